@@ -1,0 +1,1 @@
+"""Project settings and the train config: keys, checks, text form. Importing it imports no torch."""

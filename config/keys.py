@@ -1,0 +1,226 @@
+"""The one table of train-config keys: name, accepted values, default, meaning.
+
+Validation, KEY=VALUE overrides, defaults, `train.py --help` and the docs page are made from it.
+"""
+
+import ast
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+
+class Kind(NamedTuple):
+    """What a key accepts: the rule in words, a test of a value, how KEY=VALUE text is read."""
+
+    rule: str
+    accepts: Callable[[Any], bool]
+    read: Callable[[str], Any]
+
+
+class Key(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    kind: Kind
+    default: Any
+    meaning: str
+
+
+def read_literal(text: str) -> Any:
+    """Read a Python literal; text that is none stays text, and the key's rule decides."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def read_text(text: str) -> str | None:
+    """Read text as it stands; `None` means no value."""
+    return None if text == "None" else text
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _or_none(kind: Kind) -> Kind:
+    return Kind(
+        f"{kind.rule}, or None", lambda value: value is None or kind.accepts(value), kind.read
+    )
+
+
+def _choice(*options: Any) -> Kind:
+    return Kind(
+        "one of " + ", ".join(repr(option) for option in options),
+        # 1 == True in Python: the type decides as well
+        lambda value: any(type(value) is type(option) and value == option for option in options),
+        read_literal,
+    )
+
+
+FLAG = Kind("True or False", lambda value: isinstance(value, bool), read_literal)
+TEXT = Kind("text", lambda value: isinstance(value, str), read_text)
+ANY = Kind("anything", lambda value: True, read_literal)
+COUNT = Kind("an integer of at least 1", lambda value: _is_int(value) and value >= 1, read_literal)
+INTEGER = Kind(
+    "an integer from 0 to 2**63 - 1", lambda value: _is_int(value) and 0 <= value < 2**63, read_literal
+)
+POSITIVE = Kind("a number above 0", lambda value: _is_number(value) and value > 0, read_literal)
+SHARE = Kind(
+    "a number above 0 and below 1", lambda value: _is_number(value) and 0 < value < 1, read_literal
+)
+CALLABLE = Kind("a class, a function or an import path", callable, read_literal)
+MAYBE_CALLABLE = _or_none(CALLABLE)
+LOSS = Kind("a class, a function, a loss module or an import path", callable, read_literal)
+IMPORTED = (CALLABLE, MAYBE_CALLABLE, LOSS)  # text in these kinds is an import path
+ARGUMENTS = Kind(
+    "a dict of keyword arguments",
+    lambda value: isinstance(value, Mapping) and all(isinstance(name, str) for name in value),
+    read_literal,
+)
+MAPPING = Kind("a dict", lambda value: isinstance(value, Mapping), read_literal)
+LIST = Kind("a list", lambda value: isinstance(value, (list, tuple)), read_literal)
+METRICS = Kind(
+    "a dict from name to metric, or a list of metrics",
+    lambda value: isinstance(value, (Mapping, list, tuple)),
+    read_literal,
+)
+FILE = Kind(
+    "the path of a file",
+    lambda value: isinstance(value, str) or hasattr(value, "__fspath__"),
+    read_text,
+)
+DEVICE = Kind(
+    '"cpu", "cuda", "cuda:N" or a torch.device',
+    lambda value: isinstance(value, str) or type(value).__name__ == "device",
+    read_text,
+)
+ROUTINE = Kind(
+    'a short name ("pytorch"), a dotted module or a module with train()',
+    lambda value: isinstance(value, str) or type(value).__name__ == "module",
+    read_text,
+)
+
+TASK_NAMES = (
+    "binary",
+    "multiclass",
+    "multilabel",
+    "binary_segmentation",
+    "multiclass_segmentation",
+    "multilabel_segmentation",
+    "embedding",
+    "regression",
+)
+
+_TABLE = [
+    # the run
+    Key("DATE", _or_none(TEXT), None, "start of the run, stamped when it starts"),
+    Key("SESSION_NAME", TEXT, "training-run", "second half of the run's name"),
+    Key("ROUTINE_NAME", ROUTINE, "pytorch", "who drives the loop: pytorch, ignite, fastai, yours"),
+    Key("SEED", INTEGER, 0, "weights, order, augmentation and dropout follow from it"),
+    Key("DEVICE", _or_none(DEVICE), None, "None takes CUDA where there is one, else the CPU"),
+    Key("NUM_THREADS", _or_none(COUNT), None, "threads of torch on the CPU; the bits depend on it"),
+    Key("DETERMINISTIC", FLAG, False, "only deterministic kernels (CUDA: slower)"),
+    Key("__COMMENT", _or_none(TEXT), None, "a note for experiments.csv"),
+    # the task
+    Key("TASK", _or_none(_choice(*TASK_NAMES)), None, "decides target check and what predict writes"),
+    Key("CLASSES", _or_none(LIST), None, "names of the classes or of the output channels"),
+    Key("PREPROCESS", _or_none(MAPPING), None, "input scaling; travels in the weights file"),
+    # data
+    Key("TRAIN_DATASET", MAYBE_CALLABLE, None, "None reads DATA_DIR/train/{x,y}"),
+    Key("TRAIN_DATASET_CONFIG", ARGUMENTS, {}, "its arguments; relative paths start at DATA_DIR"),
+    Key("VAL_DATASET", MAYBE_CALLABLE, None, "None: TRAIN_DATASET, or DATA_DIR/val/{x,y}"),
+    Key("VAL_DATASET_CONFIG", ARGUMENTS, {}, "its arguments"),
+    Key("TEST_DATASET", MAYBE_CALLABLE, None, "evaluated once at the end on the best weights"),
+    Key("TEST_DATASET_CONFIG", ARGUMENTS, {}, "its arguments"),
+    Key("DATA_LOADER_CONFIG", ARGUMENTS, {}, "batch_size, num_workers, ... of torch's DataLoader"),
+    # model, loss, optimizer
+    Key("MODEL", CALLABLE, None, "class or function that makes the network"),
+    Key("MODEL_CONFIG", ARGUMENTS, {}, "its arguments"),
+    Key("WEIGHTS", _or_none(FILE), None, "weights file that training starts from"),
+    Key("LOSS", LOSS, None, "loss(pred, target): a class with LOSS_CONFIG, a function, a module"),
+    Key("LOSS_CONFIG", ARGUMENTS, {}, "its arguments"),
+    Key("OPTIMIZER", MAYBE_CALLABLE, None, "None is torch.optim.AdamW"),
+    Key("OPTIMIZER_CONFIG", ARGUMENTS, {}, "its arguments"),
+    Key("LR", _or_none(POSITIVE), None, "learning rate where OPTIMIZER_CONFIG has none"),
+    Key("SCHEDULER", MAYBE_CALLABLE, None, "class from torch.optim.lr_scheduler"),
+    Key("SCHEDULER_CONFIG", ARGUMENTS, {}, "its arguments; T_max and total_steps are filled in"),
+    Key("SCHEDULER_INTERVAL", _choice("epoch", "step"), "epoch", "when the scheduler steps"),
+    Key("ONE_CYCLE", FLAG, False, "torch's OneCycleLR per step, peak at the learning rate"),
+    # training
+    Key("EPOCHS", COUNT, 10, "passes over the training data"),
+    Key("ACCUMULATE", COUNT, 1, "batches per update; the last window of an epoch may be shorter"),
+    Key("CLIP_NORM", _or_none(POSITIVE), None, "largest norm of the gradient"),
+    Key(
+        "MIXED_PRECISION",
+        _choice(False, True, "bf16", "fp16"),
+        False,
+        "True is bf16 on the CPU, fp16 with a loss scaler on CUDA",
+    ),
+    Key("EMA", _or_none(SHARE), None, "decay of averaged weights, used in validation and saved"),
+    Key("COMPILE", FLAG, False, "torch.compile the model"),
+    Key("CHANNELS_LAST", FLAG, False, "memory format of images and weights"),
+    # validation and output
+    Key("METRICS", METRICS, {}, "computed on the validation set, whatever the batch size"),
+    Key("VALIDATE_EVERY", COUNT, 1, "epochs between validations; the last is always validated"),
+    Key("MONITOR", TEXT, "val_loss", "value that chooses best.pth: val_loss, val_<metric>, ..."),
+    Key("MONITOR_MODE", _or_none(_choice("min", "max")), None, 'inferred for names ending in "loss"'),
+    Key("CHECKPOINT", MAPPING, {}, "every_epochs (1): how often the state for resume is written"),
+    Key("CALLBACKS", LIST, [], "classes or partials of training.callbacks.Callback"),
+    Key("TRACKERS", LIST, [], "classes or partials: tracker(run) with log(values, step), close()"),
+    Key("LOGFILE", TEXT, "experiments.csv", "table of all runs in LOG_DIR"),
+    Key("PROGRESS", FLAG, True, "progress bar and epoch table in the terminal"),
+    # passed through to one framework; a warning under another routine
+    Key("IGNITE_ATTACH", MAYBE_CALLABLE, None, "called with (trainer, evaluator)"),
+    Key("FASTAI_CBS", LIST, [], "fastai callbacks"),
+    Key("LIGHTNING_CALLBACKS", LIST, [], "Lightning callbacks"),
+]
+
+KEYS: dict[str, Key] = {key.name: key for key in _TABLE}
+
+REQUIRED = ("MODEL", "LOSS")
+
+CHECKPOINT_KEYS = {"every_epochs": COUNT}
+
+# what DATA_LOADER_CONFIG may hold: the arguments of torch's DataLoader, bar those that say which
+# samples make a batch, which follow from SEED
+LOADER_KEYS = {
+    "batch_size": COUNT,
+    "shuffle": FLAG,
+    "drop_last": FLAG,
+    "num_workers": INTEGER,
+    "pin_memory": FLAG,
+    "persistent_workers": FLAG,
+    "prefetch_factor": _or_none(COUNT),
+    "timeout": POSITIVE,
+    "collate_fn": MAYBE_CALLABLE,
+    "worker_init_fn": MAYBE_CALLABLE,
+    "multiprocessing_context": _or_none(TEXT),
+}
+
+
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a private copy of a config in which every key of the table has a value.
+
+    Dicts and lists are copied, everything in them is the caller's own object.
+    """
+    complete = {name: key.default for name, key in KEYS.items()} | dict(config)
+    return {name: copy_containers(value) for name, value in complete.items()}
+
+
+def copy_containers(value: Any) -> Any:
+    """Copy dicts, lists and tuples all the way down; keep the leaves, which may be modules."""
+    if isinstance(value, Mapping):
+        return {name: copy_containers(part) for name, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(copy_containers(part) for part in value)
+    return value
+
+
+def is_import_path(name: str) -> bool:
+    """Tell whether text as the value of this key names a class or function."""
+    return name in KEYS and KEYS[name].kind in IMPORTED

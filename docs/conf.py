@@ -1,0 +1,48 @@
+"""Set up Sphinx; `make doc` builds the pages into docs/_build/html."""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+sys.path.insert(0, str(ROOT))
+
+project = "Plumbline"
+release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+html_theme = "furo"
+html_title = f"{project} {release}"
+exclude_patterns = ["_build", "_generated"]
+nitpicky = True
+
+
+def escape(text: str) -> str:
+    """Return text that reStructuredText shows as it is."""
+    return re.sub(r"([\\*`|_])", r"\\\1", text)
+
+
+def write_config_table(app: Sphinx) -> None:
+    """Write the table of config keys from the code, for config.rst to include."""
+    from config.keys import KEYS, REQUIRED
+
+    lines = [".. list-table::", "   :header-rows: 1", "   :widths: 22 26 14 38", ""]
+    lines += ["   * - Key", "     - Accepts", "     - Default", "     - Meaning"]
+    for key in KEYS.values():
+        default = "must be given" if key.name in REQUIRED else f"``{key.default!r}``"
+        lines += [
+            f"   * - ``{key.name}``",
+            f"     - {escape(key.kind.rule)}",
+            f"     - {default}",
+            f"     - {escape(key.meaning)}",
+        ]
+    path = DOCS / "_generated" / "config_table.rst"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def setup(app: Sphinx) -> None:
+    """Have the generated parts written before the pages are read."""
+    app.connect("builder-inited", write_config_table)

@@ -1,0 +1,222 @@
+import functools
+import json
+import os
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from config.codec import encode_model, name_of
+from models import MODELS, UNET, ConvNet
+from models.load import load_model
+from utils.torchutils import save_weights
+
+torch.set_num_threads(1)
+
+CONFIG = {"ch_in": 3, "n_classes": 2, "bulk_ch": 4, "n_blocks": 2}
+
+
+class Net(nn.Module):
+    """A user's own network, unknown to the kit."""
+
+    def __init__(self, ch: int = 2, bias: bool = True) -> None:
+        super().__init__()
+        self.layer = nn.Linear(ch, ch, bias=bias)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "x.pth"
+
+
+def trained(**config):
+    torch.manual_seed(0)
+    model = ConvNet(**(CONFIG | config))
+    model(torch.randn(4, 3, 8, 8))  # the running statistics differ from the initial ones
+    return model
+
+
+def save(path, model, name="models.ConvNet", config=CONFIG, **meta):
+    meta = {"MODEL": name, "MODEL_CONFIG": encode_model(config)} | meta
+    save_weights(path, model.state_dict(), meta)
+
+
+@pytest.mark.parametrize(
+    "activ",
+    [nn.GELU, functools.partial(nn.LeakyReLU, negative_slope=0.3)],
+    ids=["class", "partial"],
+)
+def test_rebuilds_a_model_of_the_kit_in_eval_mode(path, activ):
+    model, x = trained(activ=activ), torch.randn(2, 3, 8, 8)
+    save(path, model, config=CONFIG | {"activ": activ}, TASK="multiclass", CLASSES=["a", "b"])
+    loaded, meta = load_model(path)
+    assert type(loaded) is ConvNet
+    assert not any(module.training for module in loaded.modules())
+    assert torch.equal(loaded(x), model.eval()(x))
+    assert (meta["MODEL"], meta["TASK"]) == ("models.ConvNet", "multiclass")
+    assert meta["CLASSES"] == ["a", "b"]
+
+
+def test_rebuilds_a_unet_from_text_path_and_device(path):
+    model = UNET(3, 2, bulk_ch=4, n_recursions=2)
+    config = {"ch_in": 3, "ch_out": 2, "bulk_ch": 4, "n_recursions": 2}
+    save(path, model, "models.UNET", config)
+    loaded, _ = load_model(str(path), device=torch.device("cpu"))
+    x = torch.randn(1, 3, 9, 8)
+    assert torch.equal(loaded(x), model.eval()(x))
+
+
+def test_device_is_honoured(path):
+    save(path, trained())
+    loaded, _ = load_model(path, device="meta")
+    assert all(parameter.is_meta for parameter in loaded.parameters())
+
+
+def test_a_module_of_torch_nn_is_known(path):
+    save(path, nn.Linear(3, 2), "torch.nn.Linear", {"in_features": 3, "out_features": 2})
+    assert isinstance(load_model(path)[0], nn.Linear)
+
+
+def test_table_holds_the_names_that_training_writes():
+    assert MODELS == {name_of(model): model for model in MODELS.values()}
+    assert {"models.UNET", "models.ConvNet"} <= set(MODELS)
+
+
+@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"model": state}])
+def test_a_state_dict_of_another_program_needs_the_model(path, wrap):
+    model = trained()
+    torch.save(wrap(model.state_dict()), path)
+    loaded, meta = load_model(path, functools.partial(ConvNet, **CONFIG))
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(loaded(x), model.eval()(x))
+    assert meta == {}
+    with pytest.raises(
+        ValueError, match="expected a model of the kit .*, got none. Name the class"
+    ):
+        load_model(path)
+
+
+def test_model_state_dict_is_read(path):
+    torch.save({"model_state_dict": trained().state_dict(), "epoch": 3}, path)
+    loaded, _ = load_model(path, lambda: ConvNet(**CONFIG))
+    assert torch.equal(loaded.head.weight, trained().head.weight)
+
+
+def test_a_given_model_is_called_with_the_config_of_the_file(path):
+    model = Net(ch=3, bias=False)
+    save(path, model, "my.module.Net", {"ch": 3, "bias": False})
+    loaded, meta = load_model(path, Net)
+    assert torch.equal(loaded.layer.weight, model.layer.weight)
+    assert meta["MODEL"] == "my.module.Net"
+
+
+def test_a_config_that_was_not_captured_calls_the_given_model_without_arguments(path):
+    save(path, Net(), "my.module.Net", {"ch": object()})
+    assert load_model(path, Net)[0].layer.in_features == 2
+
+
+def test_an_unknown_model_is_refused_with_the_remedy(path):
+    save(path, Net(), "my.module.Net", {})
+    message = (
+        f'weights "{path}": expected a model of the kit ({", ".join(MODELS)}), got "my.module.Net".'
+        " Name the class yourself: python predict.py ... MODEL=my.module.Net."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["os.system", "models.load.load_model", "torch.nn.functional.relu", "torch.nn.modules.Linear"]
+    + ["torch.nn.Parameter", "torch.nn", "builtins.eval", "UNET"],
+)
+def test_only_exact_names_of_the_table_are_found(path, name):
+    save(path, Net(), name, {})
+    with pytest.raises(ValueError, match="expected a model of the kit"):
+        load_model(path)
+    meta = {"MODEL": "models.ConvNet", "MODEL_CONFIG": json.dumps({"activ": {"_target_": name}})}
+    save_weights(path, {}, meta)
+    with pytest.raises(ValueError, match=f'got "{re.escape(name)}"'):
+        load_model(path)
+
+
+def test_nothing_named_by_the_file_is_run_or_imported(path, tmp_path, monkeypatch):
+    (tmp_path / "planted.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    marker = tmp_path / "marker"
+    call = {"_target_": "os.system", "_args_": [f"touch {marker}"]}
+    for name, config in [
+        ("planted.Net", {}),
+        ("models.ConvNet", CONFIG | {"activ": call}),
+        ("models.ConvNet", CONFIG | {"activ": {"_target_": "planted.Net", "_partial_": True}}),
+    ]:
+        save_weights(path, {}, {"MODEL": name, "MODEL_CONFIG": json.dumps(config)})
+        with pytest.raises(ValueError, match="expected a (model|MODEL_CONFIG)"):
+            load_model(path)
+    assert not os.path.exists(marker)
+
+
+@pytest.mark.parametrize("name", ["Net; rm -rf x", "a.b\n$(reboot)", 3, ["models.UNET"], ""])
+def test_the_command_line_to_run_holds_no_text_of_the_file_but_a_path(path, name):
+    save_weights(path, {}, {"MODEL": name})
+    with pytest.raises(ValueError, match=r"\.\.\. MODEL=my\.module\.Net\.$"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"ch_in": 3}', "missing 1 required positional argument: 'n_classes'"),
+        ('{"ch_in": 3, "n_classes": 2, "colour": 1}', "unexpected keyword argument 'colour'"),
+        ('{"ch_in": 0, "n_classes": 2}', "ch_in: expected an integer of at least 1, got 0"),
+        ('{"ch_in": ', "Expecting value"),
+        ("[" * 100_000, ""),
+        ("null", "missing 2 required"),
+        (5, "must be str"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_explained(path, text, reason):
+    save_weights(path, {}, {"MODEL": "models.ConvNet", "MODEL_CONFIG": text})
+    with pytest.raises(ValueError, match=f"expected a MODEL_CONFIG that fits ConvNet.*{reason}"):
+        load_model(path)
+
+
+def test_mismatches_are_listed_by_name_and_counted(path):
+    state = trained().state_dict()
+    wrong = {name: value for name, value in state.items() if not name.startswith("blocks.1.")}
+    wrong["head.weight"] = torch.zeros(5, 8)
+    wrong |= {f"extra.{i}": torch.zeros(1) for i in range(7)}
+    save_weights(path, wrong, {"MODEL": "models.ConvNet", "MODEL_CONFIG": encode_model(CONFIG)})
+    with pytest.raises(ValueError) as caught:
+        load_model(path)
+    assert str(caught.value) == (
+        f'weights "{path}": expected the weights of this ConvNet, got others. '
+        "missing: blocks.1.conv.weight, blocks.1.norm.weight, blocks.1.norm.bias, "
+        "blocks.1.norm.running_mean, blocks.1.norm.running_var and 1 more; "
+        "unexpected: extra.0, extra.1, extra.2, extra.3, extra.4 and 2 more; "
+        "wrong shape: head.weight (5, 8) instead of (2, 8). Check MODEL and MODEL_CONFIG."
+    )
+
+
+def test_a_number_in_place_of_a_tensor_is_a_mismatch(path):
+    torch.save({"model": {"layer.weight": 3, "layer.bias": torch.zeros(2)}}, path)
+    with pytest.raises(ValueError, match=r"layer.weight \(\) instead of \(2, 2\)"):
+        load_model(path, Net)
+
+
+def test_a_lazy_layer_takes_the_shape_of_the_file(path):
+    torch.save({"weight": torch.ones(2, 3), "bias": torch.ones(2)}, path)
+    loaded, _ = load_model(path, lambda: nn.LazyLinear(2))
+    assert loaded(torch.ones(1, 3)).tolist() == [[4.0, 4.0]]
+
+
+def test_model_must_build_a_module(path):
+    save(path, trained())
+    with pytest.raises(TypeError, match="expected a model that builds a torch.nn.Module, got"):
+        load_model(path, dict)
+
+
+def test_a_missing_file_is_named(path):
+    with pytest.raises(FileNotFoundError, match="x.pth"):
+        load_model(path)

@@ -1,0 +1,92 @@
+"""Train: `python train.py experiments/digits.py --routine ignite EPOCHS=5`. See --help."""
+
+import argparse
+import sys
+import warnings
+
+DEFAULT_CONFIG = "experiments/scenes.py"
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Read the command line; CONFIG and KEY=VALUE may come in any order."""
+    parser = argparse.ArgumentParser(
+        description="Train the model of a config.",
+        epilog=_epilog() if {"-h", "--help"} & set(argv) else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "arguments",
+        nargs="*",
+        metavar="CONFIG KEY=VALUE",
+        help="a .py file or dotted module with `train_config`, or a .yaml (default:"
+        f" {DEFAULT_CONFIG}); then overrides, dotted into nested dicts (OPTIMIZER_CONFIG.lr=3e-4);"
+        " ~KEY.sub removes an entry",
+    )
+    parser.add_argument("--routine", metavar="NAME", help="pytorch, ignite, fastai or your own")
+    parser.add_argument("-w", "--warnings", action="store_true", help="show libraries' warnings")
+    args = parser.parse_intermixed_args(argv)
+    is_override = [("=" in text or text.startswith("~")) for text in args.arguments]
+    sources = [text for text, is_key in zip(args.arguments, is_override) if not is_key]
+    args.overrides = [text for text, is_key in zip(args.arguments, is_override) if is_key]
+    if len(sources) > 1:
+        parser.error(f"expected one CONFIG, got {' '.join(sources)}. Overrides have the form KEY=VALUE.")
+    args.config = sources[0] if sources else None
+    return args
+
+
+def _epilog() -> str:
+    from config.config import global_config
+    from config.keys import KEYS
+
+    rows = [f"  {key.name:22}{key.meaning} [{key.default}]" for key in KEYS.values()]
+    folders = ", ".join(global_config)
+    return "\n".join(["keys of a config [default]:", *rows, f"folders: {folders}"])
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line.
+
+    Returns:
+        0 done, 1 the run failed, 2 wrong config or arguments, 130 and 143 interrupted.
+    """
+    args = parse(argv)
+    from config.load import load_config, load_routine, missing_packages
+
+    problem = missing_packages()
+    if problem:
+        return complain(problem)
+    from config.errors import ConfigError
+
+    if not args.warnings:
+        warnings.filterwarnings("ignore")
+    try:
+        config, folders = load_config(args.config or default_config(), args.overrides)
+        routine = load_routine(args.routine or config.get("ROUTINE_NAME", "pytorch"))
+        from training.state import RunInterrupted
+    except ConfigError as error:
+        return complain(str(error))
+    try:
+        routine.train(None, None, config, folders)
+    except ConfigError as error:
+        return complain(str(error))
+    except (RunInterrupted, KeyboardInterrupt) as stop:
+        return getattr(stop, "exit_code", 130)
+    return 0
+
+
+def default_config() -> str:
+    """Return the path of the config that is taken when none is named, from whatever folder."""
+    from config.config import ROOT_PATH
+
+    return str(ROOT_PATH / DEFAULT_CONFIG)
+
+
+def complain(problem: str) -> int:
+    """Print what is wrong, one problem a line, and return the exit code for it."""
+    for line in problem.splitlines():
+        print(f"train.py: {line}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,280 @@
+"""From a config to the parts of a run. Everything that can fail is tried before a file is written."""
+
+import copy
+import functools
+import inspect
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from config.check import FILLED_IN
+from config.errors import ConfigError, did_you_mean
+from models.load import load_model as load_state
+from utils.data.datasets import PairedFolder
+from utils.data.loading import Loader, make_loader
+from utils.data.preprocess import check_preprocess
+from utils.data.tasks import check_target
+from utils.metrics import Metrics, as_metrics
+from utils.seed import VALIDATION, WEIGHTS, mix, seed_all
+from utils.torchutils import load_weights
+
+logger = logging.getLogger("plumbline")
+
+# what wrong arguments or wrong data raise; other errors are bugs and keep their traceback
+_USER_ERRORS = (ValueError, TypeError, OSError, KeyError, RuntimeError, ImportError)
+
+
+@dataclass
+class Parts:
+    """What a config stands for, on its device and ready to train."""
+
+    model: nn.Module
+    loss: Callable[..., torch.Tensor]
+    optimizer: torch.optim.Optimizer
+    scheduler: Any
+    scheduler_interval: str
+    metrics: Metrics
+    train_loader: Loader
+    val_loader: Loader | None
+    test_loader: Loader | None
+
+
+def build(
+    config: Mapping[str, Any], folders: Mapping[str, Any], data: Mapping[str, Any], device: Any
+) -> Parts:
+    """Build the parts of a run.
+
+    Args:
+        config: A complete config (`config.keys.with_defaults`) without static problems.
+        folders: The `global_config`.
+        data: Datasets handed to `train()`: "train", "val", "test", each may be None.
+        device: The `torch.device`.
+
+    Raises:
+        ConfigError: Every problem found in the data, the model and the rest.
+    """
+    problems: list[str] = []
+    attempt = functools.partial(_attempt, problems)
+    seed = config["SEED"]
+    problems += check_preprocess(config["PREPROCESS"])
+    loaders = {}
+    for part in ("train", "val", "test"):
+        dataset = data.get(part)
+        if dataset is None and (part == "test" or data.get("train") is None):
+            dataset = attempt(f"{part.upper()}_DATASET", make_dataset, part, config, folders)
+        loaders[part] = dataset if dataset is None else attempt(
+            f"{part.upper()}_DATASET",
+            make_loader,
+            dataset,
+            config["DATA_LOADER_CONFIG"],
+            seed if part == "train" else mix(seed, VALIDATION),
+            device,
+            part == "train",
+            config["CHANNELS_LAST"],
+        )
+    seed_all(mix(seed, WEIGHTS))  # the weights follow from the seed, whatever was imported before
+    model = attempt("MODEL_CONFIG", make_model, config, device)
+    loss = attempt("LOSS_CONFIG", make_loss, config, device)
+    named = attempt("METRICS", as_metrics, config["METRICS"]) or {}
+    metrics = attempt("METRICS", Metrics, named, device)
+    if model is not None and loss is not None:
+        for part, loader in loaders.items():
+            if loader is not None:
+                problems += check_batch(part, loader, model, loss, config)
+        optimizer = attempt("OPTIMIZER_CONFIG", make_optimizer, config, model, loss)
+        if optimizer is not None and loaders["train"] is not None:
+            n_updates = math.ceil(len(loaders["train"]) / config["ACCUMULATE"])
+            scheduler = attempt("SCHEDULER_CONFIG", make_scheduler, config, optimizer, n_updates)
+    problems += _check_monitor(config["MONITOR"], loaders["val"], list(named))
+    if problems:
+        raise ConfigError(problems)
+    interval = "step" if config["ONE_CYCLE"] else config["SCHEDULER_INTERVAL"]
+    return Parts(
+        model, loss, optimizer, scheduler, interval, metrics,
+        loaders["train"], loaders["val"], loaders["test"],
+    )  # fmt: skip
+
+
+def _attempt(problems: list[str], where: str, call: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return call(*args)
+    except ConfigError as error:
+        problems += error.problems
+    except _USER_ERRORS as error:
+        kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
+        problems.append(f"{where}: {kind}{error}")
+    return None
+
+
+# ------------------------------------------------------------------------------------- data
+
+
+def make_dataset(part: str, config: Mapping[str, Any], folders: Mapping[str, Any]) -> Any:
+    """Return the dataset of a part ("train", "val", "test"), or None when the config has none.
+
+    Relative paths among the arguments start at DATA_DIR; TASK and PREPROCESS are handed to a
+    dataset that takes `task` and `preprocess`.
+    """
+    name = f"{part.upper()}_DATASET"
+    make, arguments = config[name], dict(config[f"{name}_CONFIG"])
+    data_dir = Path(folders["DATA_DIR"])
+    if make is None and part == "val" and arguments:
+        make = config["TRAIN_DATASET"]
+    if make is None:
+        if config["TRAIN_DATASET"] is not None or part == "test":
+            return None
+        make, arguments = PairedFolder, {"root": _default_folder(part, data_dir)}
+    for key, value in arguments.items():
+        if is_path_argument(key) and isinstance(value, (str, Path)):
+            arguments[key] = data_dir / value  # an absolute path stays itself
+    accepted = inspect.signature(make).parameters
+    for key in FILLED_IN[name]:
+        if key in accepted and key not in arguments and config[key.upper()] is not None:
+            arguments[key] = config[key.upper()]
+    return make(**arguments)
+
+
+def is_path_argument(name: str) -> bool:
+    """Tell by its name whether an argument is a path: root, path, folder, ..._dir, ..._file."""
+    return name.split("_")[-1] in ("root", "path", "folder", "dir", "file")
+
+
+def _default_folder(part: str, data_dir: Path) -> Path:
+    if part == "val" and not (data_dir / "val").exists() and (data_dir / "test").exists():
+        logger.warning(
+            "no folder %s: %s serves as validation data", data_dir / "val", data_dir / "test"
+        )
+        return data_dir / "test"
+    return data_dir / part
+
+
+def check_batch(
+    part: str, loader: Loader, model: nn.Module, loss: Callable[..., Any], config: Mapping[str, Any]
+) -> list[str]:
+    """Read the first batch of a loader, and try model and loss on two of its samples.
+
+    In eval mode and without gradients, so that nothing of the run's state changes.
+    """
+    problems: list[str] = []
+    where = f"{part.upper()}_DATASET"
+    batch = _attempt(problems, where, loader.first)
+    if batch is None:
+        return problems
+    x, y = head(batch.x, 2), head(batch.y, 2)
+    n_classes = len(config["CLASSES"]) if config["CLASSES"] else None
+    model.eval()
+    with torch.no_grad():
+        pred = _attempt(problems, f"{where}, first batch through MODEL", model, x)
+        if n_classes is None and isinstance(pred, torch.Tensor) and pred.dim() > 1:
+            n_classes = pred.shape[1]
+        if config["TASK"] is not None and isinstance(batch.y, torch.Tensor):
+            problem = check_target(batch.y, config["TASK"], n_classes)
+            problems += [f"{where}, first batch: {problem}"] if problem else []
+        if not problems:
+            value = _attempt(problems, f"{where}, first batch through LOSS", loss, pred, y)
+            if isinstance(value, torch.Tensor) and value.dim() > 0:
+                problems.append(
+                    f"LOSS: expected one number for a batch, got a tensor of shape"
+                    f" {tuple(value.shape)}. Reduce it, for example by its mean."
+                )
+    return problems
+
+
+def head(part: Any, n: int) -> Any:
+    """Return the first n samples of a part of a batch."""
+    if isinstance(part, Mapping):
+        return {name: head(value, n) for name, value in part.items()}
+    if isinstance(part, tuple):
+        return tuple(head(value, n) for value in part)
+    return part[:n]
+
+
+# ------------------------------------------------------------------------------------ model
+
+
+def make_model(config: Mapping[str, Any], device: torch.device) -> nn.Module:
+    """Return the network on its device, with the weights of WEIGHTS if given."""
+    model = config["MODEL"](**config["MODEL_CONFIG"])
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"expected MODEL to make a torch.nn.Module, got {type(model).__name__}. Name its class."
+        )
+    if config["WEIGHTS"] is not None:
+        load_state(model, load_weights(config["WEIGHTS"])["model"], config["WEIGHTS"])
+    memory_format = torch.channels_last if config["CHANNELS_LAST"] else torch.preserve_format
+    return model.to(device=device, memory_format=memory_format)
+
+
+def make_loss(config: Mapping[str, Any], device: torch.device) -> Callable[..., torch.Tensor]:
+    """Return loss(pred, target): a class is built, a function bound to its arguments."""
+    loss, arguments = config["LOSS"], config["LOSS_CONFIG"]
+    if isinstance(loss, type):
+        loss = loss(**arguments)
+    elif arguments:
+        return functools.partial(loss, **arguments)
+    elif isinstance(loss, nn.Module):
+        loss = copy.deepcopy(loss)  # its weights are trained; the config's own stay as they are
+    return loss.to(device) if isinstance(loss, nn.Module) else loss
+
+
+def make_optimizer(
+    config: Mapping[str, Any], model: nn.Module, loss: Callable[..., Any]
+) -> torch.optim.Optimizer:
+    """Return the optimizer of the model's and the loss's trainable parameters."""
+    params = [p for p in model.parameters() if p.requires_grad]
+    if isinstance(loss, nn.Module):
+        params += [p for p in loss.parameters() if p.requires_grad]
+    arguments = dict(config["OPTIMIZER_CONFIG"])
+    if config["LR"] is not None:
+        arguments["lr"] = config["LR"]
+    return config["OPTIMIZER"](params, **arguments)
+
+
+def make_scheduler(
+    config: Mapping[str, Any], optimizer: torch.optim.Optimizer, n_updates: int
+) -> Any:
+    """Return the scheduler, or None; a horizon that the config leaves out is the whole run.
+
+    Args:
+        config: A complete config.
+        optimizer: The optimizer whose learning rate it sets.
+        n_updates: Updates per epoch.
+    """
+    make, arguments = config["SCHEDULER"], dict(config["SCHEDULER_CONFIG"])
+    per_step = config["SCHEDULER_INTERVAL"] == "step"
+    if config["ONE_CYCLE"]:
+        make, per_step = torch.optim.lr_scheduler.OneCycleLR, True
+    if make is None:
+        return None
+    horizon = config["EPOCHS"] * (n_updates if per_step else 1)
+    accepted = inspect.signature(make).parameters
+    for name in ("total_steps", "T_max"):
+        if name in accepted and not {"epochs", "steps_per_epoch"} & set(arguments):
+            arguments.setdefault(name, horizon)
+    if "max_lr" in accepted:
+        arguments.setdefault("max_lr", [group["lr"] for group in optimizer.param_groups])
+    return make(optimizer, **arguments)
+
+
+def _check_monitor(monitor: str, val_loader: Loader | None, metrics: list[str]) -> list[str]:
+    if monitor == "train_loss":
+        return []
+    if val_loader is None:
+        return [
+            f'MONITOR: expected validation data for "{monitor}", got none.'
+            " Set VAL_DATASET, or MONITOR=train_loss to train without."
+        ]
+    known = ["train_loss", "val_loss", *(f"val_{name}" for name in metrics)]
+    # a metric of many values has names that show only when it is computed
+    if any(monitor.startswith(name) for name in known):
+        return []
+    return [
+        f'MONITOR: expected one of {", ".join(known)}, got "{monitor}".'
+        f"{did_you_mean(monitor, known)} Name a value that is computed."
+    ]

@@ -1,0 +1,131 @@
+"""The files of one run: its folders, its row in the table of all runs, its config as text."""
+
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from config.codec import describe, encode_config, encode_model, name_of, to_yaml
+from utils.logging.csv import CsvTracker, flatten
+from utils.name import reserve_dir, run_name, timestamp
+from utils.path import create_dirs, write_atomic, write_json
+from utils.torchutils import save_weights
+
+_PACKAGES = ("torch", "numpy", "torchvision", "pytorch-ignite", "fastai", "lightning")
+
+
+class Record:
+    """Writes what DESIGN calls the files of a run; knows nothing of training.
+
+    Args:
+        config: The complete config of the run.
+        folders: The `global_config`; `DATE` in it is the user's own name of the moment.
+        routine: Name of the routine.
+    """
+
+    def __init__(
+        self, config: Mapping[str, Any], folders: Mapping[str, Any], routine: str
+    ) -> None:
+        self.config, self.folders, self.routine = config, folders, routine
+        self.plain, self.lost = encode_config({**config, "ROUTINE_NAME": routine})
+        self.name = ""
+        self._open = ExitStack()
+
+    def start(self) -> None:
+        """Make the folders, take the run's lock, write the config and the row `running`."""
+        log_dir, weight_dir = Path(self.folders["LOG_DIR"]), Path(self.folders["WEIGHT_DIR"])
+        date = self.folders.get("DATE") or timestamp()
+        create_dirs(log_dir, weight_dir)
+        self.log_dir = reserve_dir(log_dir, run_name(date, self.config["SESSION_NAME"]))
+        self.name = self.log_dir.name
+        self.weight_dir = weight_dir / self.name
+        create_dirs(self.weight_dir)
+        # free when the process is gone, however it went: then `running` in the row means lost
+        self._open.enter_context(FileLock(self.log_dir / ".lock"))
+        self.plain["DATE"] = date
+        write_atomic(self.log_dir / "config.yaml", to_yaml(self.plain))
+        write_json(self.log_dir / "environment.json", self._environment())
+        self.table = CsvTracker(log_dir / Path(self.config["LOGFILE"]).name)
+        row = {"RUN": self.name, "STATUS": "running", "HOST": socket.gethostname()}
+        row |= {"PID": os.getpid(), **flatten(describe(self.plain))}
+        self.table.append(row)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write `result.json` and the row's final values, and free the lock."""
+        with self._open:
+            write_json(self.log_dir / "result.json", result)
+            row = {"STATUS": result["status"], "BEST_EPOCH": result["best_epoch"]}
+            row |= {**result["metrics"], **result["test_metrics"]}
+            row |= {f"best_{name}": value for name, value in result["best_metrics"].items()}
+            row |= {"SECONDS": round(result["seconds"], 1), "ERROR": result["error"]}
+            self.table.update(self.name, row)
+
+    def paths(self) -> dict[str, str]:
+        """Return where the files of the run lie; those of weights once they exist."""
+        paths = {"log_dir": self.log_dir, "weight_dir": self.weight_dir}
+        for name in ("best.pth", "last.pth", "checkpoint.pt"):
+            if (self.weight_dir / name).exists():
+                paths[name.split(".")[0]] = self.weight_dir / name
+        paths |= {"table": self.table.path}
+        return {name: str(path) for name, path in paths.items()}
+
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write `metrics.csv`: a row per epoch, numbers by repr, no times."""
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        lines = [",".join(columns)]
+        for row in rows:
+            lines.append(",".join(repr(row[name]) if name in row else "" for name in columns))
+        write_atomic(self.log_dir / "metrics.csv", "\n".join(lines) + "\n")
+
+    def save_weights(self, name: str, state: Mapping[str, Any], epoch: int) -> None:
+        """Write a weights file with what it takes to rebuild and use the model."""
+        meta = {
+            "MODEL": name_of(self.config["MODEL"]),
+            "MODEL_CONFIG": encode_model(self.config["MODEL_CONFIG"]),
+            "run": self.name,
+            "epoch": epoch,
+        }
+        meta |= {name: self.plain[name] for name in ("TASK", "CLASSES", "PREPROCESS")}
+        save_weights(self.weight_dir / name, state, meta)
+
+    def _environment(self) -> dict[str, Any]:
+        versions = {}
+        for package in _PACKAGES:
+            try:
+                versions[package] = importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                versions[package] = None
+        return {
+            "command": sys.argv,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "versions": versions,
+            "threads": torch.get_num_threads(),
+            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "folders": {name: str(path) for name, path in self.folders.items()},
+            "commit": self._git("rev-parse", "HEAD"),
+            "diff": self._git("diff", "HEAD"),
+            "not_captured": self.lost,
+        }
+
+    def _git(self, *command: str) -> str | None:
+        """Return what git says of the project; None without git or outside a repository."""
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(self.folders["ROOT_PATH"]), *command],
+                capture_output=True,
+                timeout=10,
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.decode("utf-8", "replace").strip()

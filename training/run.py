@@ -1,0 +1,502 @@
+"""One run: its state and the arithmetic with traps. Who drives the loop is the routine's business.
+
+A routine calls, in this order:
+
+    begin_epoch -> (begin_batch, forward and loss, backward, update, end_batch) per batch
+                -> validating: val_step per batch -> end_epoch
+
+The forward pass and the loss stand in the routine, where they are edited. Scaling, accumulation and
+its last window, clipping, averaging, the scheduler, seeding and the files stand here, once.
+"""
+
+import contextlib
+import functools
+import logging
+import math
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import clip_grad_norm_
+
+from config.check import check_config
+from config.codec import module_name
+from config.config import global_config
+from config.device import get_device
+from config.errors import ConfigError
+from config.keys import with_defaults
+from training.build import build
+from training.callbacks import Callback, Progress, Trackers
+from training.checkpoint import save_checkpoint
+from training.record import Record
+from training.state import Average, History, LossMean, Position, RunInterrupted, StopSignals
+from utils.data.loading import Batch, Loader
+from utils.logging.console import logging_to, make_console
+from utils.seed import EPOCH, STEP, RandomState, mix, seed_all, seed_torch
+from utils.torchutils import all_finite, count_parameters, load_weights
+
+logger = logging.getLogger("plumbline")
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss or a weight is NaN or infinite; the weights before it are kept."""
+
+
+class Run:
+    """One run of a config: a context manager that keeps its state, its status and its files.
+
+    Building it checks everything and writes nothing; entering it makes the folders.
+
+    Attributes:
+        model: What the routine calls (compiled if the config says so); `module` is the plain network.
+        loss: loss(pred, target) -> scalar tensor.
+        optimizer: The torch optimizer; `scheduler` the torch scheduler, or None.
+        train_loader: Yields `Batch(x, y)` on the device; `val_loader` and `test_loader` may be None.
+        position: Epoch, batch and step, the only ones there are.
+        should_stop: Set it to end the run after this epoch.
+
+    Raises:
+        ConfigError: Every problem of the config and its data.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        folders: Mapping[str, Any] = global_config,
+        routine: str = "pytorch",
+        train_dataset: Any = None,
+        val_dataset: Any = None,
+    ) -> None:
+        config = {**config, "OPTIMIZER": config.get("OPTIMIZER") or torch.optim.AdamW}
+        problems = check_config(config, data_given=train_dataset is not None)
+        if problems:
+            raise ConfigError(problems)
+        self.config = config = with_defaults(config)
+        self.device = get_device(config["DEVICE"])
+        self._former_threads = torch.get_num_threads()
+        if config["NUM_THREADS"] is not None:
+            torch.set_num_threads(config["NUM_THREADS"])
+        torch.use_deterministic_algorithms(config["DETERMINISTIC"])
+        data = {"train": train_dataset, "val": val_dataset}
+        parts = build(config, folders, data, self.device)
+
+        self.module, self.loss, self.metrics = parts.model, parts.loss, parts.metrics
+        self.model = torch.compile(self.module) if config["COMPILE"] else self.module
+        self.optimizer, self.scheduler = parts.optimizer, parts.scheduler
+        self.train_loader, self.val_loader = parts.train_loader, parts.val_loader
+        self.test_loader = parts.test_loader
+        self.n_epochs, self.seed = config["EPOCHS"], config["SEED"]
+        self.monitor = config["MONITOR"]
+        self.should_stop = False
+        self.test_metrics: dict[str, float] = {}
+
+        self._interval = parts.scheduler_interval
+        self._accumulate, self._clip_norm = config["ACCUMULATE"], config["CLIP_NORM"]
+        self._n_batches = len(self.train_loader)
+        self._params = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._set_precision(config["MIXED_PRECISION"])
+        # a forward pass that meets a NaN has already written it into batch norm's statistics
+        self._buffers = [b for b in self.module.buffers() if b.is_floating_point()]
+        self._former_buffers = [b.clone() for b in self._buffers]
+
+        self.position, self.history = Position(), History(self.monitor, self._mode())
+        self.train_mean, self.val_mean = LossMean(), LossMean()
+        self.ema = Average(self.module, config["EMA"]) if config["EMA"] else None
+        self._is_averaged = self._is_testing = False
+        self._state: dict[str, Any] = {}
+        for name in ("module", "optimizer", "scheduler", "scaler", "ema", "position", "history"):
+            self.track(name, getattr(self, name))
+        self.track("loss", self.loss if isinstance(self.loss, nn.Module) else None)
+        self.track("train_mean", self.train_mean)
+        self.random = RandomState()
+        self.track("random", self.random)
+
+        routine = module_name(sys.modules[routine]) if routine in sys.modules else routine
+        self.routine = routine.removeprefix("training.").removesuffix("_training")
+        self.record = Record(config, folders, self.routine)
+        self._stop_signals = StopSignals()
+        self._make_callbacks()
+
+    # ------------------------------------------------------------------------------ set-up
+
+    def _mode(self) -> str:
+        return self.config["MONITOR_MODE"] or "min"
+
+    def _set_precision(self, wanted: bool | str) -> None:
+        """Choose autocast and loss scaler: bf16 on the CPU, fp16 on CUDA unless named."""
+        self.scaler = None
+        self._autocast: Any = contextlib.nullcontext()
+        if wanted:
+            kind = wanted if isinstance(wanted, str) else ("bf16", "fp16")[self.device.type == "cuda"]
+            dtype = torch.float16 if kind == "fp16" else torch.bfloat16
+            self._autocast = torch.autocast(self.device.type, dtype)
+            if kind == "fp16":
+                self.scaler = torch.amp.GradScaler(self.device.type)
+
+    def _make_callbacks(self) -> None:
+        self.console = make_console() if self.config["PROGRESS"] else None
+        self.callbacks: list[Any] = [
+            make() if isinstance(make, (type, functools.partial)) else make
+            for make in self.config["CALLBACKS"]
+        ]
+        for i, callback in enumerate(self.callbacks):
+            self.track(f"callback.{i}.{type(callback).__name__}", callback)
+        self.callbacks.append(Trackers(self.config["TRACKERS"]))
+        if self.console is not None:
+            self.callbacks.append(Progress(self.console))
+
+    def _hooks(self, name: str) -> list[Any]:
+        """Return the callbacks' methods of this name, without those that do nothing."""
+        return [
+            getattr(callback, name)
+            for callback in self.callbacks
+            if getattr(type(callback), name, None) is not getattr(Callback, name)
+        ]
+
+    def track(self, name: str, stateful: Any) -> None:
+        """Register an object whose `state_dict` belongs into the checkpoint; None is left out."""
+        if stateful is not None:
+            self._state[name] = stateful
+
+    def say(self, line: str) -> None:
+        """Show a line in the terminal and keep it in train.log."""
+        logger.info("%s", line)
+
+    # ------------------------------------------------------------------------ start and end
+
+    def __enter__(self) -> "Run":
+        self._started = time.monotonic()
+        self.record.start()
+        self._open = contextlib.ExitStack()
+        self._open.enter_context(logging_to(self.console, self.record.log_dir / "train.log"))
+        self._stop_signals.install()
+        self._open.callback(self._stop_signals.remove)
+        self._on_batch_end = self._hooks("on_batch_end")
+        self.say(
+            f"{self.record.name}: {self.routine} on {self.device},"
+            f" {count_parameters(self.module):,} parameters,"
+            f" {self._n_batches} batches per epoch, {self.n_epochs} epochs"
+        )
+        if self.record.lost:
+            logger.warning(
+                "not captured, so this run cannot be repeated from config.yaml: %s. Name a class,"
+                " a function or a functools.partial instead.",
+                ", ".join(self.record.lost),
+            )
+        for hook in self._hooks("on_start"):
+            hook(self)
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        status = "done"
+        if isinstance(error, (RunInterrupted, KeyboardInterrupt)):
+            status = "interrupted"
+        elif error is not None:
+            status = "failed"
+        with self._open:
+            try:
+                if self._is_averaged:
+                    self._swap_average()
+                if isinstance(error, NonFiniteLossError):
+                    self._save_weights("last.pth")
+                if status == "failed":
+                    logger.error("%s", "".join(traceback.format_exception(error)).rstrip())
+                result = self._make_result(status, error)
+                for hook in self._hooks("on_end"):
+                    hook(self, result)
+                self._say_result(result)
+            finally:
+                self.record.finish(self._make_result(status, error))
+                torch.set_num_threads(self._former_threads)
+
+    def result(self) -> dict[str, Any]:
+        """Return what the run came to; the content of result.json."""
+        return self._make_result("done", None)
+
+    def _make_result(self, status: str, error: BaseException | None) -> dict[str, Any]:
+        last = self.history.rows[-1] if self.history.rows else {}
+        best_epoch = self.history.best_epoch
+        return {
+            "run": self.record.name,
+            "status": status,
+            "routine": self.routine,
+            "epochs": self.position.epoch,
+            "steps": self.position.step,
+            "best_epoch": None if best_epoch is None else best_epoch + 1,
+            "monitor": self.monitor,
+            "best_value": self.history.best.get(self.monitor),
+            "metrics": _values(last),
+            "best_metrics": _values(self.history.best),
+            "test_metrics": self.test_metrics,
+            "seconds": time.monotonic() - self._started,
+            "paths": self.record.paths(),
+            "error": f"{type(error).__name__}: {error}" if status == "failed" else None,
+        }
+
+    def _say_result(self, result: Mapping[str, Any]) -> None:
+        paths = result["paths"]
+        self.say(f"{result['status']} after {result['seconds']:.0f} seconds")
+        if result["best_epoch"] is not None:
+            value = result["best_value"]
+            self.say(f"best {self.monitor} {value:.4g} in epoch {result['best_epoch']}")
+        for name, value in result["test_metrics"].items():
+            self.say(f"{name} {value:.4g}")
+        for name in ("best", "last", "log_dir", "table"):
+            if name in paths:
+                self.say(f"{name:>8}  {paths[name]}")
+        if "best" in paths:
+            self.say(f" predict  python predict.py -i FILES -o DIR --weights {paths['best']}")
+
+    # ---------------------------------------------------------------------------- training
+
+    def epochs(self) -> Iterator[int]:
+        """Yield the epochs that are left, counted from 0."""
+        while self.position.epoch < self.n_epochs and not self.should_stop:
+            yield self.position.epoch
+
+    def begin_epoch(self) -> None:
+        """Put the model in train mode and the loader at the position."""
+        epoch, batch = self.position.epoch, self.position.batch
+        self.module.train()
+        self.train_loader.set_position(epoch, batch)
+        if batch == 0:  # a resumed epoch goes on with its sums and random states
+            self.train_mean.reset()
+            seed_all(mix(self.seed, EPOCH, epoch))
+        else:
+            self.random.restore()
+        for hook in self._hooks("on_epoch_start"):
+            hook(self)
+
+    def begin_batch(self) -> None:
+        """Seed this step: dropout and whatever else draws follow from its position."""
+        seed_torch(mix(self.seed, STEP, self.position.epoch, self.position.batch))
+        if self._buffers:
+            torch._foreach_copy_(self._former_buffers, self._buffers)
+
+    def autocast(self) -> Any:
+        """Return the context for forward pass and loss; it does nothing without MIXED_PRECISION."""
+        return self._autocast
+
+    def scaled(self, loss: torch.Tensor) -> torch.Tensor:
+        """Return what `backward()` is called on: the loss over ACCUMULATE, times the loss scale.
+
+        Raises:
+            NonFiniteLossError: The loss is NaN or infinite; nothing has been updated by it.
+        """
+        self._loss_value = loss.item()  # the one wait for the device in a step; it guards the weights
+        if not math.isfinite(self._loss_value):
+            self._stop_non_finite(f"the loss is {self._loss_value}")
+        if self._accumulate > 1:
+            loss = loss / self._accumulate
+        return loss if self.scaler is None else self.scaler.scale(loss)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of this batch."""
+        self.scaled(loss).backward()
+
+    def update(self) -> bool:
+        """Step the optimizer when the window of ACCUMULATE batches is full or the epoch ends.
+
+        Returns:
+            Whether it stepped.
+        """
+        if not self._closes_window():
+            return False
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        if self._clip_norm is not None:
+            clip_grad_norm_(self._params, self._clip_norm)
+        self.position.lr = self.optimizer.param_groups[0]["lr"]
+        stepped = True
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            scale = self.scaler.get_scale()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            stepped = self.scaler.get_scale() >= scale  # it skips a step with infinite gradients
+        self.optimizer.zero_grad()
+        if stepped and self.ema is not None:
+            self.ema.update()
+        if stepped and self.scheduler is not None and self._interval == "step":
+            self.scheduler.step()
+        self.position.step += 1
+        return True
+
+    def _closes_window(self) -> bool:
+        done = self.position.batch + 1
+        return done % self._accumulate == 0 or done == self._n_batches
+
+    def end_batch(self, batch: Batch) -> float:
+        """Count the batch, tell the callbacks, and return its loss; stop here if a signal came."""
+        closes_window = self._closes_window()
+        self.position.batch += 1
+        self.train_mean.add(self._loss_value, count_samples(batch.y))
+        for hook in self._on_batch_end:
+            hook(self, self._loss_value)
+        if self._stop_signals.received is not None and closes_window:
+            self._stop_by_signal()
+        return self._loss_value
+
+    # -------------------------------------------------------------------------- validation
+
+    def validates(self) -> bool:
+        """Tell whether this epoch is validated: every VALIDATE_EVERY-th, and the last one."""
+        epoch = self.position.epoch + 1
+        is_due = epoch % self.config["VALIDATE_EVERY"] == 0 or epoch == self.n_epochs
+        return self.val_loader is not None and is_due
+
+    def begin_validation(self) -> None:
+        """Turn to eval mode and averaged weights; start the metrics."""
+        self.module.eval()
+        if self.ema is not None:
+            self._swap_average()
+        self.val_mean.reset()
+        self.metrics.reset()
+        for hook in self._hooks("on_validation_start"):
+            hook(self)
+
+    def val_step(self, pred: Any, target: Any, loss: torch.Tensor) -> None:
+        """Add a batch to the validation's metrics and loss."""
+        self.metrics.update(pred, target)
+        self.val_mean.add(loss.item(), count_samples(target))
+        if self._stop_signals.received is not None:
+            self._stop_by_signal()
+
+    def end_validation(self) -> None:
+        """Turn back to train mode and the weights in training."""
+        if self._is_averaged:
+            self._swap_average()
+        self.module.train()
+
+    @contextlib.contextmanager
+    def validating(self) -> Iterator[Loader]:
+        """Validate in this block: eval mode, averaged weights, no gradients. Gives the loader."""
+        self.begin_validation()
+        with torch.no_grad():
+            yield self.val_loader
+        self.end_validation()
+
+    @contextlib.contextmanager
+    def testing(self) -> Iterator[Loader]:
+        """Evaluate TEST_DATASET in this block, on the best weights. Gives the loader."""
+        self._is_testing = True
+        state = {name: value.clone() for name, value in self.module.state_dict().items()}
+        best = self.record.weight_dir / "best.pth"
+        if best.exists():
+            self.module.load_state_dict(load_weights(best)["model"])
+        self.module.eval()
+        self.val_mean.reset()
+        self.metrics.reset()
+        with torch.no_grad():
+            yield self.test_loader
+        values = {"loss": self.val_mean.mean(), **self.metrics.compute()}
+        self.test_metrics = {f"test_{name}": value for name, value in values.items()}
+        self.module.load_state_dict(state)
+        self._is_testing = False
+
+    def _swap_average(self) -> None:
+        self.ema.swap()
+        self._is_averaged = not self._is_averaged
+
+    # ------------------------------------------------------------------------ end of epoch
+
+    def end_epoch(self) -> None:
+        """Step the scheduler, write the epoch's row and weights, and move on."""
+        if not all_finite(self._params):
+            self._stop_non_finite("a weight is not finite after the last update")
+        row = {"epoch": self.position.epoch + 1, "step": self.position.step, "lr": self.position.lr}
+        row["train_loss"] = self.train_mean.mean()
+        if self.validates():
+            row["val_loss"] = self.val_mean.mean()
+            row |= {f"val_{name}": value for name, value in self.metrics.compute().items()}
+        if self.scheduler is not None and self._interval == "epoch":
+            self._step_scheduler(row)
+        is_best = self.history.add(row)
+        for hook in self._hooks("on_epoch_end"):
+            hook(self, _values(row))
+        self.position.epoch += 1
+        self.position.batch = 0
+        self.record.write_metrics(self.history.rows)
+        self._save_weights("last.pth")
+        if is_best:
+            self._save_weights("best.pth")
+        is_last = self.position.epoch == self.n_epochs or self.should_stop
+        if is_last or self.position.epoch % self.config["CHECKPOINT"].get("every_epochs", 1) == 0:
+            self.save_checkpoint()
+        if self._stop_signals.received is not None and not is_last:
+            self._stop_by_signal()
+
+    def _step_scheduler(self, row: Mapping[str, Any]) -> None:
+        if not isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            self.scheduler.step()
+        elif self.monitor in row:  # not in an epoch without validation
+            self.scheduler.step(row[self.monitor])
+
+    def _save_weights(self, name: str) -> None:
+        if self.ema is not None:
+            self._swap_average()
+        self.record.save_weights(name, self.module.state_dict(), self.position.epoch)
+        if self.ema is not None:
+            self._swap_average()
+
+    # ------------------------------------------------------------------------------- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed run needs, whichever routine resumes it.
+
+        Only on the border of an update: gradients are not part of it.
+        """
+        return {name: stateful.state_dict() for name, stateful in self._state.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` returned.
+
+        Raises:
+            ValueError: The state has other parts than this run.
+        """
+        if set(state) != set(self._state):
+            raise ValueError(
+                f"checkpoint: expected the parts {', '.join(sorted(self._state))},"
+                f" got {', '.join(sorted(state))}. Resume with the config of the run."
+            )
+        for name, stateful in self._state.items():
+            stateful.load_state_dict(state[name])
+        self.optimizer.zero_grad()
+
+    def save_checkpoint(self) -> None:
+        """Write the state for resume."""
+        about = {"config": self.record.plain, "threads": torch.get_num_threads()}
+        save_checkpoint({"state": self.state_dict(), **about}, self.record.weight_dir)
+
+    def _stop_by_signal(self) -> None:
+        if self._is_averaged:
+            self._swap_average()
+        if not self._is_testing:  # then the model holds the best weights, and all is saved
+            self._save_weights("last.pth")
+            self.save_checkpoint()
+        raise RunInterrupted(self._stop_signals.received)
+
+    def _stop_non_finite(self, what: str) -> None:
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._former_buffers)
+        raise NonFiniteLossError(
+            f"epoch {self.position.epoch + 1}, batch {self.position.batch + 1}: expected finite"
+            f" numbers, but {what}. Lower the learning rate, set CLIP_NORM=1.0, or look for NaN in"
+            " the data."
+        )
+
+
+def count_samples(part: Any) -> int:
+    """Return the number of samples of a part of a batch."""
+    while not isinstance(part, torch.Tensor):
+        part = next(iter(part.values() if isinstance(part, Mapping) else part))
+    return len(part)
+
+
+def _values(row: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name not in ("epoch", "step", "lr")}

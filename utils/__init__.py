@@ -1,0 +1,1 @@
+"""Tools without knowledge of models or training: data, logging, losses, paths, weights."""

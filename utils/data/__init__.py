@@ -1,0 +1,20 @@
+"""Data: files, preprocessing, datasets, transforms. Arrays on disk are channels-last, tensors first."""
+
+from importlib import import_module
+
+_MODULES = {
+    "Arrays": "datasets",
+    "Digits": "datasets",
+    "PairedFolder": "datasets",
+    "Preprocess": "preprocess",
+    "SyntheticScenes": "synthetic",
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    # on first use only: reading files needs no torch, and `python -m utils.data.synthetic` may not
+    # find its own module imported already
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

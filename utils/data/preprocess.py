@@ -1,0 +1,175 @@
+"""From an array on disk to the tensor that a model sees, in training and in prediction alike.
+
+The config's PREPROCESS is a dict of plain values, which travels in the weights file; its words:
+
+| key      | value                 | meaning                                                         |
+|----------|-----------------------|-----------------------------------------------------------------|
+| channels | "gray", "rgb"         | one channel by luma, or three; an alpha channel is dropped      |
+| size     | [H, W]                | resized to it [px], bilinear and antialiased                    |
+| scale    | number                | values are multiplied by it: 1 / 255 for 8-bit pictures         |
+| mean     | number, or one each   | subtracted after scaling, per channel of the result             |
+| std      | number, or one each   | divided by after that                                           |
+| dtype    | "float32"             | the only one                                                    |
+
+Each may be left out or None. Nothing happens unasked: 8-bit values stay 0..255 without a scale.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from config.errors import ConfigError, did_you_mean, shorten
+
+_KEYS = ("channels", "size", "scale", "mean", "std", "dtype")
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's convert("L")
+
+
+class Preprocess:
+    """Turn an array (H, W) or (H, W, C) into a tensor, as PREPROCESS says; see the module.
+
+    The attribute `config` holds the dict as plain data.
+
+    Raises:
+        ConfigError: the dict holds unknown keys or wrong values; all of them are named.
+    """
+
+    def __init__(self, config: Mapping | None = None) -> None:
+        problems = check_preprocess(config)
+        if problems:
+            raise ConfigError(problems)
+        self.config = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in (config or {}).items()
+            if value is not None
+        }
+        self.channels = self.config.get("channels")
+        self.size = self.config.get("size")
+        self._scale = self.config.get("scale")
+        self._mean, self._std = (
+            torch.tensor(self.config[key], dtype=torch.float32).reshape(-1, 1, 1)
+            if key in self.config
+            else None
+            for key in ("mean", "std")
+        )
+
+    def __repr__(self) -> str:
+        return f"Preprocess({self.config})"
+
+    def ch_out(self, ch_in: int) -> int:
+        """Return the channels of the tensor made from an array of `ch_in` channels.
+
+        Raises:
+            ValueError: an array of so many channels cannot be made gray or RGB, or has not one
+                channel for each value of mean or std.
+        """
+        if self.channels and ch_in > 4:
+            raise ValueError(
+                f'PREPROCESS["channels"]: expected arrays of 1..4 channels for "{self.channels}", '
+                f"got {ch_in}. Take the key out, or pick the channels beforehand."
+            )
+        ch_out = {"gray": 1, "rgb": 3}.get(self.channels, ch_in)
+        for key, values in (("mean", self._mean), ("std", self._std)):
+            if values is not None and len(values) not in (1, ch_out):
+                raise ValueError(
+                    f'PREPROCESS["{key}"]: expected one value or one for each of {ch_out} '
+                    f"channels, got {len(values)}. Arrays are channels-last, (H, W, C)."
+                )
+        return ch_out
+
+    def __call__(self, array: np.ndarray) -> Tensor:
+        """Make the tensor.
+
+        Args:
+            array: (H, W) or (H, W, C), any numbers.
+
+        Returns:
+            (C, H, W) float32, contiguous, sharing no memory with the array.
+
+        Raises:
+            ValueError: the array has another shape, or channels that do not fit; see ch_out.
+        """
+        if array.ndim not in (2, 3):
+            raise ValueError(
+                f"PREPROCESS: expected an array (H, W) or (H, W, C), got shape {array.shape}. "
+                "Arrays are channels-last, one picture each."
+            )
+        view = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+        self.ch_out(len(view))
+        # numpy converts, turns and copies in one pass, big-endian and read-only arrays too
+        x = torch.from_numpy(np.array(view, dtype=np.float32, order="C"))  # (C, H, W)
+        if self.channels:
+            x = _convert(x, self.channels)
+        if self.size and list(x.shape[1:]) != self.size:
+            x = F.interpolate(x[None], self.size, mode="bilinear", antialias=True)[0]
+        if self._scale is not None:
+            x.mul_(self._scale)
+        if self._mean is not None:
+            x.sub_(self._mean)
+        if self._std is not None:
+            x.div_(self._std)
+        return x
+
+
+def check_preprocess(config: Mapping | None) -> list[str]:
+    """Return what is wrong with a PREPROCESS dict, a line for each problem."""
+    if config is None:
+        return []
+    if not isinstance(config, Mapping):
+        return [f"PREPROCESS: expected a dict, got {shorten(config)}. Write {{'scale': 1 / 255}}."]
+    rules = {
+        "channels": ('"gray" or "rgb"', lambda value: value in ("gray", "rgb")),
+        "size": (
+            "[height, width] as whole numbers above 0",
+            lambda value: _is_list(value, _is_size) and len(value) == 2,
+        ),
+        "scale": ("a finite number, not 0", lambda value: _is_number(value) and value != 0),
+        "mean": (
+            "a finite number or a list of them",
+            lambda value: _is_number(value) or _is_list(value, _is_number),
+        ),
+        "std": (
+            "a number above 0 or a list of them",
+            lambda value: _is_positive(value) or _is_list(value, _is_positive),
+        ),
+        "dtype": ('"float32"', lambda value: value == "float32"),
+    }
+    problems = []
+    for key, value in config.items():
+        if key not in rules:
+            hint = did_you_mean(str(key), _KEYS)
+            problems.append(
+                f'PREPROCESS["{key}"]: expected one of {", ".join(_KEYS)} as key.{hint}'
+            )
+        elif value is not None and not rules[key][1](value):
+            problems.append(
+                f'PREPROCESS["{key}"]: expected {rules[key][0]}, got {shorten(value)}. Correct it.'
+            )
+    return problems
+
+
+def _convert(x: Tensor, channels: str) -> Tensor:
+    if len(x) < 3:  # gray, or gray with alpha
+        return x[:1] if channels == "gray" else x[:1].repeat(3, 1, 1)
+    if channels == "rgb":
+        return x[:3]
+    return (x[:3] * torch.tensor(_LUMA).reshape(3, 1, 1)).sum(dim=0, keepdim=True)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_positive(value: object) -> bool:
+    return _is_number(value) and value > 0
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and _is_positive(value)
+
+
+def _is_list(value: object, rule) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 0 and all(map(rule, value))

@@ -1,0 +1,1 @@
+"""Records of runs: the experiment table and what goes with it."""
