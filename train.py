@@ -25,11 +25,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--routine", metavar="NAME", help="pytorch, ignite, fastai or your own")
     parser.add_argument("-w", "--warnings", action="store_true", help="show libraries' warnings")
     args = parser.parse_intermixed_args(argv)
-    is_override = [("=" in text or text.startswith("~")) for text in args.arguments]
-    sources = [text for text, is_key in zip(args.arguments, is_override) if not is_key]
-    args.overrides = [text for text, is_key in zip(args.arguments, is_override) if is_key]
+    args.overrides = [text for text in args.arguments if "=" in text or text.startswith("~")]
+    sources = [text for text in args.arguments if text not in args.overrides]
     if len(sources) > 1:
-        parser.error(f"expected one CONFIG, got {' '.join(sources)}. Overrides have the form KEY=VALUE.")
+        parser.error(
+            f"expected one CONFIG, got {' '.join(sources)}. Overrides have the form KEY=VALUE."
+        )
     args.config = sources[0] if sources else None
     return args
 
@@ -62,13 +63,15 @@ def main(argv: list[str]) -> int:
     try:
         config, folders = load_config(args.config or default_config(), args.overrides)
         routine = load_routine(args.routine or config.get("ROUTINE_NAME", "pytorch"))
-        from training.state import RunInterrupted
+        from training.run import NonFiniteLossError, RunInterrupted
     except ConfigError as error:
         return complain(str(error))
     try:
         routine.train(None, None, config, folders)
     except ConfigError as error:
         return complain(str(error))
+    except NonFiniteLossError:
+        return 1  # the run has said it, with the remedies; a traceback helps nobody
     except (RunInterrupted, KeyboardInterrupt) as stop:
         return getattr(stop, "exit_code", 130)
     return 0

@@ -126,7 +126,7 @@ def check_call(
         if name not in by_name:
             if not open_ended:
                 problems.append(
-                    f"{where}: expected arguments of {title} ({', '.join(by_name) or 'it takes none'}),"
+                    f"{where}: expected an argument of {title} ({', '.join(by_name) or 'none'}),"
                     f' got "{name}".{did_you_mean(name, by_name)} Rename it, or remove it'
                     f" with {remedy}{name}."
                 )
@@ -210,9 +210,7 @@ def _check_together(config: Mapping[str, Any], data_given: bool) -> list[str]:
     return problems
 
 
-def _check_entries(
-    name: str, entries: Mapping[str, Any], table: Mapping[str, Kind]
-) -> list[str]:
+def _check_entries(name: str, entries: Mapping[str, Any], table: Mapping[str, Kind]) -> list[str]:
     problems = []
     for entry, value in entries.items():
         if entry not in table:

@@ -3,9 +3,9 @@
 A class or function is written by its import path, an object by the call that makes it, in the
 form that Hydra reads too (`_target_`, `_args_`, `_partial_`):
 
-    torch.nn.ELU                        {_target_: torch.nn.ELU, _partial_: true}
-    partial(torch.nn.LeakyReLU, 0.1)    {_target_: torch.nn.LeakyReLU, _args_: [0.1], _partial_: true}
-    pathlib.Path("a")                   {_target_: pathlib.Path, _args_: [a]}
+    torch.nn.ELU                      {_target_: torch.nn.ELU, _partial_: true}
+    partial(torch.nn.Dropout, p=0.1)  {_target_: torch.nn.Dropout, p: 0.1, _partial_: true}
+    pathlib.Path("a")                 {_target_: pathlib.Path, _args_: [a]}
 
 Two levels of trust: `decode_config` imports what a file names, because the user named the file;
 `decode_model` reads weights files of unknown origin and looks names up in a closed table.

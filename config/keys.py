@@ -67,7 +67,9 @@ TEXT = Kind("text", lambda value: isinstance(value, str), read_text)
 ANY = Kind("anything", lambda value: True, read_literal)
 COUNT = Kind("an integer of at least 1", lambda value: _is_int(value) and value >= 1, read_literal)
 INTEGER = Kind(
-    "an integer from 0 to 2**63 - 1", lambda value: _is_int(value) and 0 <= value < 2**63, read_literal
+    "an integer from 0 to 2**63 - 1",
+    lambda value: _is_int(value) and 0 <= value < 2**63,
+    read_literal,
 )
 POSITIVE = Kind("a number above 0", lambda value: _is_number(value) and value > 0, read_literal)
 SHARE = Kind(
@@ -127,7 +129,9 @@ _TABLE = [
     Key("DETERMINISTIC", FLAG, False, "only deterministic kernels (CUDA: slower)"),
     Key("__COMMENT", _or_none(TEXT), None, "a note for experiments.csv"),
     # the task
-    Key("TASK", _or_none(_choice(*TASK_NAMES)), None, "decides target check and what predict writes"),
+    Key(
+        "TASK", _or_none(_choice(*TASK_NAMES)), None, "decides target check and what predict writes"
+    ),
     Key("CLASSES", _or_none(LIST), None, "names of the classes or of the output channels"),
     Key("PREPROCESS", _or_none(MAPPING), None, "input scaling; travels in the weights file"),
     # data
@@ -168,7 +172,9 @@ _TABLE = [
     Key("METRICS", METRICS, {}, "computed on the validation set, whatever the batch size"),
     Key("VALIDATE_EVERY", COUNT, 1, "epochs between validations; the last is always validated"),
     Key("MONITOR", TEXT, "val_loss", "value that chooses best.pth: val_loss, val_<metric>, ..."),
-    Key("MONITOR_MODE", _or_none(_choice("min", "max")), None, 'inferred for names ending in "loss"'),
+    Key(
+        "MONITOR_MODE", _or_none(_choice("min", "max")), None, 'inferred for names ending in "loss"'
+    ),
     Key("CHECKPOINT", MAPPING, {}, "every_epochs (1): how often the state for resume is written"),
     Key("CALLBACKS", LIST, [], "classes or partials of training.callbacks.Callback"),
     Key("TRACKERS", LIST, [], "classes or partials: tracker(run) with log(values, step), close()"),
@@ -181,6 +187,13 @@ _TABLE = [
 ]
 
 KEYS: dict[str, Key] = {key.name: key for key in _TABLE}
+
+# keys that one framework alone understands, and the routine they are for
+PASSED_THROUGH = {
+    "IGNITE_ATTACH": "ignite",
+    "FASTAI_CBS": "fastai",
+    "LIGHTNING_CALLBACKS": "lightning",
+}
 
 REQUIRED = ("MODEL", "LOSS")
 

@@ -159,7 +159,7 @@ def load_routine(routine: Any) -> types.ModuleType:
             module = _import_routine(routine, routine)
         else:
             raise ConfigError(
-                f'ROUTINE_NAME: expected one of {", ".join(names)} or a module with train(),'
+                f"ROUTINE_NAME: expected one of {', '.join(names)} or a module with train(),"
                 f' got "{routine}".{did_you_mean(routine, names)} Set --routine.'
             )
     if not callable(getattr(module, "train", None)):

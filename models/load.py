@@ -58,9 +58,23 @@ def load_model(
             raise ValueError(_unknown_model(where, name))
         model = table[name]
     network = _build(where, model, meta.get("MODEL_CONFIG"), table)
-    _check_state(where, network, weights["model"])
-    network.load_state_dict(weights["model"])
+    load_state(network, weights["model"], where)
     return network.to(device).eval(), meta
+
+
+def load_state(network: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
+    """Load a state dict into a network, or say which tensors do not fit.
+
+    Args:
+        network: the network.
+        state: tensors by name, as `network.state_dict()` gives them.
+        where: where they come from, the beginning of the message.
+
+    Raises:
+        ValueError: tensors are missing, unexpected or of another shape; the first are named.
+    """
+    _check_state(where, network, state)
+    network.load_state_dict(state)
 
 
 def _unknown_model(where: str, name: Any) -> str:

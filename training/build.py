@@ -1,4 +1,4 @@
-"""From a config to the parts of a run. Everything that can fail is tried before a file is written."""
+"""From a config to the parts of a run; what can fail is tried before a file is written."""
 
 import copy
 import functools
@@ -15,7 +15,7 @@ from torch import nn
 
 from config.check import FILLED_IN
 from config.errors import ConfigError, did_you_mean
-from models.load import load_model as load_state
+from models.load import load_state
 from utils.data.datasets import PairedFolder
 from utils.data.loading import Loader, make_loader
 from utils.data.preprocess import check_preprocess
@@ -40,65 +40,55 @@ class Parts:
     scheduler: Any
     scheduler_interval: str
     metrics: Metrics
-    train_loader: Loader
-    val_loader: Loader | None
-    test_loader: Loader | None
+    loaders: dict[str, Loader | None]  # "train", "val", "test"
 
 
 def build(
     config: Mapping[str, Any], folders: Mapping[str, Any], data: Mapping[str, Any], device: Any
 ) -> Parts:
-    """Build the parts of a run.
+    """Build the parts of a run, and try the first batches on them.
 
     Args:
         config: A complete config (`config.keys.with_defaults`) without static problems.
         folders: The `global_config`.
-        data: Datasets handed to `train()`: "train", "val", "test", each may be None.
+        data: Datasets handed to `train()`: "train" and "val", each may be None.
         device: The `torch.device`.
 
     Raises:
         ConfigError: Every problem found in the data, the model and the rest.
     """
-    problems: list[str] = []
+    problems = check_preprocess(config["PREPROCESS"])
     attempt = functools.partial(_attempt, problems)
-    seed = config["SEED"]
-    problems += check_preprocess(config["PREPROCESS"])
     loaders = {}
     for part in ("train", "val", "test"):
+        where = f"{part.upper()}_DATASET"
         dataset = data.get(part)
         if dataset is None and (part == "test" or data.get("train") is None):
-            dataset = attempt(f"{part.upper()}_DATASET", make_dataset, part, config, folders)
-        loaders[part] = dataset if dataset is None else attempt(
-            f"{part.upper()}_DATASET",
-            make_loader,
-            dataset,
-            config["DATA_LOADER_CONFIG"],
-            seed if part == "train" else mix(seed, VALIDATION),
-            device,
-            part == "train",
-            config["CHANNELS_LAST"],
-        )
-    seed_all(mix(seed, WEIGHTS))  # the weights follow from the seed, whatever was imported before
+            dataset = attempt(where, make_dataset, part, config, folders)
+        found = dataset is not None
+        loaders[part] = attempt(where, _loader, part, dataset, config, device) if found else None
+    seed_all(mix(config["SEED"], WEIGHTS))  # the weights follow from it, whatever was drawn before
     model = attempt("MODEL_CONFIG", make_model, config, device)
+    if model is not None and config["WEIGHTS"] is not None:
+        attempt("WEIGHTS", _load_weights, model, config["WEIGHTS"])
     loss = attempt("LOSS_CONFIG", make_loss, config, device)
     named = attempt("METRICS", as_metrics, config["METRICS"]) or {}
     metrics = attempt("METRICS", Metrics, named, device)
-    if model is not None and loss is not None:
-        for part, loader in loaders.items():
-            if loader is not None:
-                problems += check_batch(part, loader, model, loss, config)
-        optimizer = attempt("OPTIMIZER_CONFIG", make_optimizer, config, model, loss)
-        if optimizer is not None and loaders["train"] is not None:
-            n_updates = math.ceil(len(loaders["train"]) / config["ACCUMULATE"])
-            scheduler = attempt("SCHEDULER_CONFIG", make_scheduler, config, optimizer, n_updates)
     problems += _check_monitor(config["MONITOR"], loaders["val"], list(named))
+    if model is None or loss is None:
+        raise ConfigError(problems)
+    for part, loader in loaders.items():
+        if loader is not None:
+            problems += check_batch(part, loader, model, loss, config)
+    optimizer = attempt("OPTIMIZER_CONFIG", make_optimizer, config, model, loss)
+    if optimizer is None or loaders["train"] is None:
+        raise ConfigError(problems)
+    n_updates = math.ceil(len(loaders["train"]) / config["ACCUMULATE"])
+    scheduler = attempt("SCHEDULER_CONFIG", make_scheduler, config, optimizer, n_updates)
     if problems:
         raise ConfigError(problems)
     interval = "step" if config["ONE_CYCLE"] else config["SCHEDULER_INTERVAL"]
-    return Parts(
-        model, loss, optimizer, scheduler, interval, metrics,
-        loaders["train"], loaders["val"], loaders["test"],
-    )  # fmt: skip
+    return Parts(model, loss, optimizer, scheduler, interval, metrics, loaders)
 
 
 def _attempt(problems: list[str], where: str, call: Callable[..., Any], *args: Any) -> Any:
@@ -113,6 +103,18 @@ def _attempt(problems: list[str], where: str, call: Callable[..., Any], *args: A
 
 
 # ------------------------------------------------------------------------------------- data
+
+
+def _loader(part: str, dataset: Any, config: Mapping[str, Any], device: torch.device) -> Loader:
+    is_train, seed = part == "train", config["SEED"]
+    return make_loader(
+        dataset,
+        config["DATA_LOADER_CONFIG"],
+        seed if is_train else mix(seed, VALIDATION),
+        device,
+        is_train,
+        config["CHANNELS_LAST"],
+    )
 
 
 def make_dataset(part: str, config: Mapping[str, Any], folders: Mapping[str, Any]) -> Any:
@@ -205,10 +207,12 @@ def make_model(config: Mapping[str, Any], device: torch.device) -> nn.Module:
         raise TypeError(
             f"expected MODEL to make a torch.nn.Module, got {type(model).__name__}. Name its class."
         )
-    if config["WEIGHTS"] is not None:
-        load_state(model, load_weights(config["WEIGHTS"])["model"], config["WEIGHTS"])
     memory_format = torch.channels_last if config["CHANNELS_LAST"] else torch.preserve_format
     return model.to(device=device, memory_format=memory_format)
+
+
+def _load_weights(model: nn.Module, path: str | Path) -> None:
+    load_state(model, load_weights(path)["model"], f'weights "{path}"')
 
 
 def make_loss(config: Mapping[str, Any], device: torch.device) -> Callable[..., torch.Tensor]:

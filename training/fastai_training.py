@@ -1,17 +1,20 @@
 """The fastai routine: a Learner, and one callback that leads its events to the Run.
 
 The Learner calls model and loss. To change the loss of a batch, edit the line marked EDIT in
-`after_loss`: `self.xb[0]` is (N, ...), `self.yb[0]` what the dataset gives, `self.pred` the logits. An
-epoch is every batch of the training data, then the validation. Callbacks of fastai's own are added
-by `FASTAI_CBS`.
+`after_loss`: `self.xb[0]` is (N, ...), `self.yb[0]` what the dataset gives, `self.pred` what the
+model gave. An epoch is every batch of the training data, then the validation. Callbacks of fastai's
+own are added by `FASTAI_CBS`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import torch
-from fastai.callback.core import Callback, CancelFitException, CancelValidException
-from fastai.callback.core import TrainEvalCallback
+from fastai.callback.core import (
+    Callback,
+    CancelFitException,
+    CancelValidException,
+    TrainEvalCallback,
+)
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
@@ -63,7 +66,9 @@ def train(
     """
     with Run(training_config, global_config, __name__, train_dataset, val_dataset) as run:
         dls = DataLoaders(Tuples(run.train_loader), Tuples(run.val_loader or ()))
-        dls._device = run.device  # the setter wants loaders with .to(); without it: default_device()
+        dls._device = (
+            run.device
+        )  # the setter wants loaders with .to(); without it: default_device()
         dls.n_inp = 1
         learn = Learner(
             dls,
@@ -85,7 +90,7 @@ def train(
 
 
 class RunCallback(Callback):
-    """Leads the Learner's events to the Run. (`self.run` is fastai's switch, so here it is `kit`.)"""
+    """Leads the Learner's events to the Run, which is `kit` here: `run` is fastai's own switch."""
 
     def __init__(self, kit: Run) -> None:
         super().__init__()

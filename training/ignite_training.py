@@ -1,6 +1,6 @@
 """The Ignite routine: two engines, and handlers at the borders of an epoch.
 
-To change how a batch becomes a loss, edit the lines marked EDIT; `batch.x` is (N, ...) and `batch.y`
+To change how a batch becomes a loss, edit the lines marked EDIT; `batch.x` is (N, ...), `batch.y`
 what the dataset gives. An epoch is every batch of the training data, then the validation. Handlers
 and metrics of Ignite's own are attached by `IGNITE_ATTACH`, a function of (trainer, evaluator).
 """

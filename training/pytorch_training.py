@@ -1,6 +1,6 @@
 """The raw PyTorch routine: the loop that you read once, top to bottom.
 
-To change how a batch becomes a loss, edit the lines marked EDIT; `batch.x` is (N, ...) and `batch.y`
+To change how a batch becomes a loss, edit the lines marked EDIT; `batch.x` is (N, ...), `batch.y`
 what the dataset gives. An epoch is every batch of the training data, then the validation. To try
 another loop, copy this file to training/<name>_training.py and run it with `--routine <name>`.
 """

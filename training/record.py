@@ -32,9 +32,7 @@ class Record:
         routine: Name of the routine.
     """
 
-    def __init__(
-        self, config: Mapping[str, Any], folders: Mapping[str, Any], routine: str
-    ) -> None:
+    def __init__(self, config: Mapping[str, Any], folders: Mapping[str, Any], routine: str) -> None:
         self.config, self.folders, self.routine = config, folders, routine
         self.plain, self.lost = encode_config({**config, "ROUTINE_NAME": routine})
         self.name = ""

@@ -28,7 +28,7 @@ from config.codec import module_name
 from config.config import global_config
 from config.device import get_device
 from config.errors import ConfigError
-from config.keys import with_defaults
+from config.keys import PASSED_THROUGH, with_defaults
 from training.build import build
 from training.callbacks import Callback, Progress, Trackers
 from training.checkpoint import save_checkpoint
@@ -37,7 +37,7 @@ from training.state import Average, History, LossMean, Position, RunInterrupted,
 from utils.data.loading import Batch, Loader
 from utils.logging.console import logging_to, make_console
 from utils.seed import EPOCH, STEP, RandomState, mix, seed_all, seed_torch
-from utils.torchutils import all_finite, count_parameters, load_weights
+from utils.torchutils import all_finite, load_weights
 
 logger = logging.getLogger("plumbline")
 
@@ -52,10 +52,11 @@ class Run:
     Building it checks everything and writes nothing; entering it makes the folders.
 
     Attributes:
-        model: What the routine calls (compiled if the config says so); `module` is the plain network.
+        model: What the routine calls, compiled if the config says so; `module` is the plain one.
         loss: loss(pred, target) -> scalar tensor.
         optimizer: The torch optimizer; `scheduler` the torch scheduler, or None.
-        train_loader: Yields `Batch(x, y)` on the device; `val_loader` and `test_loader` may be None.
+        train_loader: Yields `Batch(x, y)` on the device; so do `val_loader` and `test_loader`,
+            which may be None.
         position: Epoch, batch and step, the only ones there are.
         should_stop: Set it to end the run after this epoch.
 
@@ -78,8 +79,9 @@ class Run:
         self.config = config = with_defaults(config)
         self.device = get_device(config["DEVICE"])
         self._former_threads = torch.get_num_threads()
-        if config["NUM_THREADS"] is not None:
-            torch.set_num_threads(config["NUM_THREADS"])
+        config["NUM_THREADS"] = config["NUM_THREADS"] or self._former_threads  # the bits need it
+        torch.set_num_threads(config["NUM_THREADS"])
+        self._former_determinism = torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(config["DETERMINISTIC"])
         data = {"train": train_dataset, "val": val_dataset}
         parts = build(config, folders, data, self.device)
@@ -87,8 +89,7 @@ class Run:
         self.module, self.loss, self.metrics = parts.model, parts.loss, parts.metrics
         self.model = torch.compile(self.module) if config["COMPILE"] else self.module
         self.optimizer, self.scheduler = parts.optimizer, parts.scheduler
-        self.train_loader, self.val_loader = parts.train_loader, parts.val_loader
-        self.test_loader = parts.test_loader
+        self.train_loader, self.val_loader, self.test_loader = parts.loaders.values()
         self.n_epochs, self.seed = config["EPOCHS"], config["SEED"]
         self.monitor = config["MONITOR"]
         self.should_stop = False
@@ -131,10 +132,10 @@ class Run:
         self.scaler = None
         self._autocast: Any = contextlib.nullcontext()
         if wanted:
-            kind = wanted if isinstance(wanted, str) else ("bf16", "fp16")[self.device.type == "cuda"]
-            dtype = torch.float16 if kind == "fp16" else torch.bfloat16
+            is_fp16 = wanted == "fp16" or (wanted is True and self.device.type == "cuda")
+            dtype = torch.float16 if is_fp16 else torch.bfloat16
             self._autocast = torch.autocast(self.device.type, dtype)
-            if kind == "fp16":
+            if is_fp16:
                 self.scaler = torch.amp.GradScaler(self.device.type)
 
     def _make_callbacks(self) -> None:
@@ -145,9 +146,7 @@ class Run:
         ]
         for i, callback in enumerate(self.callbacks):
             self.track(f"callback.{i}.{type(callback).__name__}", callback)
-        self.callbacks.append(Trackers(self.config["TRACKERS"]))
-        if self.console is not None:
-            self.callbacks.append(Progress(self.console))
+        self.callbacks += [Trackers(self.config["TRACKERS"]), Progress(self.console)]
 
     def _hooks(self, name: str) -> list[Any]:
         """Return the callbacks' methods of this name, without those that do nothing."""
@@ -176,20 +175,21 @@ class Run:
         self._stop_signals.install()
         self._open.callback(self._stop_signals.remove)
         self._on_batch_end = self._hooks("on_batch_end")
-        self.say(
-            f"{self.record.name}: {self.routine} on {self.device},"
-            f" {count_parameters(self.module):,} parameters,"
-            f" {self._n_batches} batches per epoch, {self.n_epochs} epochs"
-        )
+        self._warn()
+        for hook in self._hooks("on_start"):
+            hook(self)
+        return self
+
+    def _warn(self) -> None:
         if self.record.lost:
             logger.warning(
                 "not captured, so this run cannot be repeated from config.yaml: %s. Name a class,"
                 " a function or a functools.partial instead.",
                 ", ".join(self.record.lost),
             )
-        for hook in self._hooks("on_start"):
-            hook(self)
-        return self
+        for key, routine in PASSED_THROUGH.items():
+            if self.config[key] and self.routine != routine:
+                logger.warning("%s does nothing under the routine %s", key, self.routine)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         status = "done"
@@ -201,17 +201,18 @@ class Run:
             try:
                 if self._is_averaged:
                     self._swap_average()
-                if isinstance(error, NonFiniteLossError):
+                if isinstance(error, NonFiniteLossError) and all_finite(self._params):
                     self._save_weights("last.pth")
                 if status == "failed":
-                    logger.error("%s", "".join(traceback.format_exception(error)).rstrip())
+                    logger.error("%s: %s", type(error).__name__, error)
+                    logger.debug("%s", "".join(traceback.format_exception(error)))  # the file only
                 result = self._make_result(status, error)
                 for hook in self._hooks("on_end"):
                     hook(self, result)
-                self._say_result(result)
             finally:
                 self.record.finish(self._make_result(status, error))
                 torch.set_num_threads(self._former_threads)
+                torch.use_deterministic_algorithms(self._former_determinism)
 
     def result(self) -> dict[str, Any]:
         """Return what the run came to; the content of result.json."""
@@ -236,20 +237,6 @@ class Run:
             "paths": self.record.paths(),
             "error": f"{type(error).__name__}: {error}" if status == "failed" else None,
         }
-
-    def _say_result(self, result: Mapping[str, Any]) -> None:
-        paths = result["paths"]
-        self.say(f"{result['status']} after {result['seconds']:.0f} seconds")
-        if result["best_epoch"] is not None:
-            value = result["best_value"]
-            self.say(f"best {self.monitor} {value:.4g} in epoch {result['best_epoch']}")
-        for name, value in result["test_metrics"].items():
-            self.say(f"{name} {value:.4g}")
-        for name in ("best", "last", "log_dir", "table"):
-            if name in paths:
-                self.say(f"{name:>8}  {paths[name]}")
-        if "best" in paths:
-            self.say(f" predict  python predict.py -i FILES -o DIR --weights {paths['best']}")
 
     # ---------------------------------------------------------------------------- training
 
@@ -287,7 +274,8 @@ class Run:
         Raises:
             NonFiniteLossError: The loss is NaN or infinite; nothing has been updated by it.
         """
-        self._loss_value = loss.item()  # the one wait for the device in a step; it guards the weights
+        # the one wait for the device in a step: it keeps a NaN away from the weights
+        self._loss_value = loss.item()
         if not math.isfinite(self._loss_value):
             self._stop_non_finite(f"the loss is {self._loss_value}")
         if self._accumulate > 1:
@@ -426,10 +414,12 @@ class Run:
         if is_best:
             self._save_weights("best.pth")
         is_last = self.position.epoch == self.n_epochs or self.should_stop
-        if is_last or self.position.epoch % self.config["CHECKPOINT"].get("every_epochs", 1) == 0:
+        is_stopped = self._stop_signals.received is not None and not is_last
+        every = self.config["CHECKPOINT"].get("every_epochs", 1)
+        if is_last or is_stopped or self.position.epoch % every == 0:
             self.save_checkpoint()
-        if self._stop_signals.received is not None and not is_last:
-            self._stop_by_signal()
+        if is_stopped:
+            raise RunInterrupted(self._stop_signals.received)
 
     def _step_scheduler(self, row: Mapping[str, Any]) -> None:
         if not isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from layers import DeconvLayer, TransConvLayer
 from models import UNET
 from utils.torchutils import load_weights, save_weights
 
@@ -124,20 +125,36 @@ def test_pooling_reaches_every_level():
     assert (pools(small()), strided(small())) == (0, 3)
 
 
+def test_shuffle_decides_how_every_level_is_enlarged():
+    assert [type(up) for up in small(use_shuffle=True).ups] == [DeconvLayer] * 3
+    assert [type(up) for up in small(use_shuffle=False).ups] == [TransConvLayer] * 3
+
+
 def test_channels_double_at_every_level():
     model = small(bulk_ch=6)
     assert [level[0].conv.out_channels for level in model.encoders] == [12, 24, 48]
     assert [level[0].conv.out_channels for level in model.decoders] == [24, 12, 6]
 
 
+def test_skip_connections_join_the_levels():
+    model, outputs, inputs = small(), [], []
+    for level in (model.first, *model.encoders):
+        level.register_forward_hook(lambda module, args, output: outputs.append(output))
+    for level in model.decoders:
+        level.register_forward_hook(lambda module, args, output: inputs.append(args[0]))
+    model(torch.randn(2, 3, 17, 22))
+    skips = [joined.chunk(2, dim=1)[0] for joined in inputs]
+    assert all(map(torch.equal, skips, reversed(outputs[:-1])))
+
+
 def test_tiles_at_multiples_of_the_deepest_step_line_up_with_the_whole_image():
-    model, image = small(n_recursions=2).eval(), torch.randn(1, 3, 77, 75)
+    model, image = small(n_recursions=2).eval(), torch.randn(1, 3, 141, 143)
     with torch.no_grad():
-        whole, tile = model(image), model(image[:, :, 4:, 8:])
-    margin = 32
-    expected = whole[:, :, 4 + margin :, 8 + margin :]
-    assert torch.allclose(tile[:, :, margin:, margin:], expected, atol=1e-5)
-    assert not torch.allclose(tile[:, :, :1, :1], whole[:, :, 4:5, 8:9], atol=1e-5)
+        whole = model(image)[:, :, 4:100, 8:104]
+        tile = model(image[:, :, 4:100, 8:104])
+    inner = slice(32, -32)  # further from the border than the network sees
+    assert torch.allclose(tile[:, :, inner, inner], whole[:, :, inner, inner], atol=1e-5)
+    assert not torch.allclose(tile, whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47)])

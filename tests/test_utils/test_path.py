@@ -180,6 +180,11 @@ def test_json_round_trip(tmp_path):
     assert '\n  "z": 1' in (tmp_path / "x.json").read_text()
 
 
+def test_read_json_takes_a_byte_order_mark(tmp_path):
+    (tmp_path / "x.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json(tmp_path / "x.json") == {"a": 1}
+
+
 def test_write_json_writes_null_where_json_has_no_number(tmp_path):
     loss = {"loss": float("nan"), "all": ({"x": float("inf")}, -float("inf"), 0.1)}
     write_json(tmp_path / "x.json", loss)

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichProgress
 
 from training.callbacks.base import Callback
+from utils.torchutils import count_parameters
 
 if TYPE_CHECKING:
     from training.run import Run
@@ -18,9 +19,13 @@ _REFRESH = 0.2  # seconds between two updates of the bar: the step pays for a cl
 
 
 class Progress(Callback):
-    """A bar while an epoch runs (on a terminal only), and a line of the table when it ends."""
+    """A bar while an epoch runs (on a terminal only), and a line of the table when it ends.
 
-    def __init__(self, console: Console) -> None:
+    Args:
+        console: The terminal; None for no bar. The lines go to train.log in any case.
+    """
+
+    def __init__(self, console: Console | None) -> None:
         self.console = console
         self.bar: RichProgress | None = None
         self.columns: list[str] = []
@@ -29,7 +34,12 @@ class Progress(Callback):
         self.started = 0.0
 
     def on_start(self, run: "Run") -> None:
-        if self.console.is_terminal:
+        run.say(
+            f"{run.record.name}: {run.routine} on {run.device},"
+            f" {count_parameters(run.module):,} parameters,"
+            f" {len(run.train_loader)} batches per epoch"
+        )
+        if self.console is not None and self.console.is_terminal:
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -64,15 +74,25 @@ class Progress(Callback):
             self.columns = list(values)
             run.say("".join(f"{name:>{self._width(name)}}" for name in self.columns))
         best = " *" if run.history.best_epoch == run.position.epoch else ""
-        cells = [
-            f"{_short(values.get(name)):>{self._width(name)}}" for name in self.columns
-        ]
+        cells = [f"{_short(values.get(name)):>{self._width(name)}}" for name in self.columns]
         run.say("".join(cells) + best)
 
     def on_end(self, run: "Run", result: Mapping[str, Any]) -> None:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+        run.say(f"{result['status']} after {result['seconds']:.0f} seconds")
+        if result["best_epoch"] is not None:
+            value = result["best_value"]
+            run.say(f"best {run.monitor} {value:.4g} in epoch {result['best_epoch']}")
+        for name, value in result["test_metrics"].items():
+            run.say(f"{name} {value:.4g}")
+        paths = result["paths"]
+        for name in ("best", "last", "log_dir", "table"):
+            if name in paths:
+                run.say(f"{name:>8}  {paths[name]}")
+        if "best" in paths:
+            run.say(f" predict  python predict.py -i FILES -o DIR --weights {paths['best']}")
 
     @staticmethod
     def _width(name: str) -> int:

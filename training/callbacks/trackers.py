@@ -37,8 +37,10 @@ class Trackers(Callback):
     def _try(self, call: Any, *args: Any, tracker: Any = None) -> Any:
         try:
             return call(*args)
-        except Exception as error:  # a tracker never stops a training
-            name = type(tracker).__name__ if tracker is not None else getattr(call, "__name__", call)
+        except Exception as error:  # noqa: BLE001, a tracker never stops a training
+            name = (
+                type(tracker).__name__ if tracker is not None else getattr(call, "__name__", call)
+            )
             logger.warning("tracker %s left out: %s: %s", name, type(error).__name__, error)
             if tracker in self.trackers:
                 self.trackers.remove(tracker)

@@ -1,4 +1,4 @@
-"""Data: files, preprocessing, datasets, transforms. Arrays on disk are channels-last, tensors first."""
+"""Data: files, preprocessing, datasets, transforms. Channels last on disk, first in tensors."""
 
 from importlib import import_module
 

@@ -40,25 +40,25 @@ class PairedFolder(Dataset):
     regression (K, H, W) float32.
 
     Attributes:
-        names: the stems, sorted.
-        files: the pairs (x file, y file) in the same order.
+        names: The stems, sorted.
+        files: The pairs (x file, y file) in the same order.
 
     Args:
-        root: the folder of the two folders.
-        task: one of the four above.
+        root: The folder of the two folders.
+        task: One of the four above.
         preprocess: PREPROCESS for x (see utils.data.preprocess); y is only resized with it, to
             the nearest pixel.
-        transform: a function (x, y) -> (x, y) on tensors, or a list of them in order. Give it to
+        transform: A function (x, y) -> (x, y) on tensors, or a list of them in order. Give it to
             the training set alone.
         subset: "all", "train" (all but those held out) or "val" (those held out).
-        holdout: the stems held out for validation, or the share of them, such as 0.2. A share is
+        holdout: The stems held out for validation, or the share of them, such as 0.2. A share is
             drawn by a hash of each stem, so a file stays on its side when others are added; of
             few files it is met roughly.
-        label_values: what a value on disk means, such as {0: 0, 255: 1}; any other value is an
+        label_values: What a value on disk means, such as {0: 0, 255: 1}; any other value is an
             error. Without it the values are taken as they are.
 
     Raises:
-        ConfigError: arguments, folders, names or headers do not fit.
+        ConfigError: Arguments, folders, names or headers do not fit.
     """
 
     def __init__(
@@ -71,27 +71,26 @@ class PairedFolder(Dataset):
         holdout: Sequence[str] | float = (),
         label_values: Mapping[int, int] | None = None,
     ) -> None:
-        if callable(transform):
-            transform = [transform]
-        self.transform = list(transform or [])
-        self.deterministic = not self.transform
         self.task = task
+        self.transform = [transform] if callable(transform) else list(transform or [])
+        self.deterministic = not self.transform
+        self._labels = None
         config = preprocess.config if isinstance(preprocess, Preprocess) else preprocess
-
         problems = check_preprocess(config)
-        problems += _check_options(task, self.transform, subset, holdout, label_values)
-        pairs, missing = _find_pairs(Path(root))
-        problems += missing
-        if not problems:
-            self.preprocess = Preprocess(config)
-            self._labels = _Labels(label_values) if label_values is not None else None
-            held_out = _held_out(pairs, holdout)
-            problems += _check_holdout(root, pairs, subset, holdout, held_out)
-            self.names = [
-                name for name in pairs if subset == "all" or (name in held_out) == (subset == "val")
-            ]
-            self.files = [pairs[name] for name in self.names]
-            problems += _check_headers(self.files, task, self.preprocess)
+        self.preprocess = Preprocess(None if problems else config)
+        wrong_options = _check_options(task, self.transform, subset, holdout, label_values)
+        pairs, wrong_folders = _find_pairs(Path(root))
+        problems += wrong_options + wrong_folders
+        held_out: set[str] = set()
+        if pairs and not wrong_options:
+            held_out, wrong = _hold_out(root, pairs, subset, holdout)
+            problems += wrong
+            self._labels = None if label_values is None else _Labels(label_values)
+        self.names = [
+            name for name in pairs if subset == "all" or (name in held_out) == (subset == "val")
+        ]
+        self.files = [pairs[name] for name in self.names]
+        problems += _check_headers(self.files, task, self.preprocess)
         if problems:
             raise ConfigError(problems)
 
@@ -105,7 +104,7 @@ class PairedFolder(Dataset):
             x: (C, H, W) float32, y: as the task has it.
 
         Raises:
-            ValueError: a file is damaged, or a mask holds a value that the task does not know.
+            ValueError: A file is damaged, or a mask holds a value that the task does not know.
         """
         x_file, y_file = self.files[index]
         x = self.preprocess(read_array(x_file))
@@ -132,7 +131,7 @@ class Arrays(Dataset):
     Args:
         x: (N, ...), a tensor or an array; kept, not copied.
         y: (N, ...), the targets.
-        transform: a function (x, y) -> (x, y) for one sample; batches are then made one by one.
+        transform: A function (x, y) -> (x, y) for one sample; batches are then made one by one.
 
     Raises:
         ValueError: x and y differ in length.
@@ -177,8 +176,8 @@ class Digits(Arrays):
         transform: as in Arrays.
 
     Raises:
-        ValueError: the subset is unknown.
-        ImportError: scikit-learn is missing.
+        ValueError: The subset is unknown.
+        ImportError: Scikit-learn is missing.
     """
 
     PREPROCESS = {"scale": 1 / 16}
@@ -240,7 +239,7 @@ def _check_values(mask: np.ndarray, task: str, path: Path) -> None:
     if task == "regression" or (task == "multiclass_segmentation" and mask.dtype.kind != "f"):
         return
     if task == "multiclass_segmentation":
-        rule, wrong = "whole numbers", mask != np.floor(mask)
+        rule, wrong = "whole numbers", (mask != np.floor(mask)) | np.isinf(mask)
     elif mask.min() >= 0 and mask.max() <= 1:  # nearly free; false for NaN
         return
     else:
@@ -289,7 +288,7 @@ def _check_options(
 def _check_label_values(task: str, label_values: Mapping) -> list[str]:
     if task == "regression":
         return [
-            f"label_values: expected none for regression, got {shorten(label_values)}. Leave it out."
+            f"label_values: expected none for {task}, got {shorten(label_values)}. Leave it out."
         ]
     limit = float("inf") if task == "multiclass_segmentation" else 1
     is_right = (
@@ -333,29 +332,29 @@ def _find_pairs(root: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
     return {stem: (x_files[stem], y_files[stem]) for stem in x_files if stem in y_files}, problems
 
 
-def _held_out(stems: Iterable[str], holdout: Sequence[str] | float) -> set[str]:
-    if not isinstance(holdout, Real):
-        return set(holdout)
-    # Python's own hash() differs from process to process
-    digests = {stem: hashlib.sha256(stem.encode()).digest()[:8] for stem in stems}
-    return {stem for stem in digests if int.from_bytes(digests[stem], "big") < holdout * 2**64}
-
-
-def _check_holdout(
-    root: str | Path, stems: Iterable[str], subset: str, holdout: object, held_out: set[str]
-) -> list[str]:
+def _hold_out(
+    root: str | Path, stems: Iterable[str], subset: str, holdout: Sequence[str] | float
+) -> tuple[set[str], list[str]]:
+    """Return the stems held out, and what is wrong with them."""
     stems = set(stems)
-    if held_out - stems:
-        return [
-            f"holdout: expected names of files in {root}, got {_some(sorted(held_out - stems))}. "
+    if isinstance(holdout, Real):
+        # Python's own hash() differs from process to process
+        digests = {stem: hashlib.sha256(stem.encode()).digest()[:8] for stem in stems}
+        held_out = {s for s, digest in digests.items() if int.from_bytes(digest) < holdout * 2**64}
+    else:
+        held_out = set(holdout)
+    unknown = sorted(held_out - stems)
+    if unknown:
+        return held_out, [
+            f"holdout: expected names of files in {root}, got {_some(unknown)}. "
             "Give the names without suffix."
         ]
     if subset != "all" and len(held_out) in (0, len(stems)):
-        return [
+        return held_out, [
             f"holdout: expected files on both sides, got {len(held_out)} of {len(stems)} held out "
             f"by {shorten(holdout)}. Name the files to hold out."
         ]
-    return []
+    return held_out, []
 
 
 def _check_headers(files: list[tuple[Path, Path]], task: str, preprocess: Preprocess) -> list[str]:

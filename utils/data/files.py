@@ -38,16 +38,16 @@ def read_array(path: str | Path, mmap: bool = False) -> np.ndarray:
     resolution, and its bands become the last axis.
 
     Args:
-        path: a file with one of the SUFFIXES.
-        mmap: leave the values of a .npy on disk until they are used (for arrays larger than
+        path: A file with one of the SUFFIXES.
+        mmap: Leave the values of a .npy on disk until they are used (for arrays larger than
             memory); the array is then read-only. Other formats are read whole.
 
     Returns:
         (H, W) or (H, W, C), in the file's dtype.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is damaged, of an unknown format, or holds no picture.
+        FileNotFoundError: No such file.
+        ValueError: The file is damaged, of an unknown format, or holds no picture.
     """
     path = Path(path)
     suffix = _suffix(path)
@@ -66,8 +66,8 @@ def read_header(path: str | Path) -> tuple[int, int, int]:
     """Return (height, width, channels) [px, px, 1] of a file without reading its values.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: as read_array, as far as the header shows it.
+        FileNotFoundError: No such file.
+        ValueError: As read_array, as far as the header shows it.
     """
     path = Path(path)
     suffix = _suffix(path)
@@ -98,8 +98,8 @@ def list_files(folder: str | Path) -> dict[str, Path]:
     Hidden files are ignored; what else cannot be read is ignored with one warning that counts it.
 
     Raises:
-        FileNotFoundError: the folder is missing or holds no readable file.
-        ValueError: two files have the same stem.
+        FileNotFoundError: The folder is missing or holds no readable file.
+        ValueError: Two files have the same stem.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -139,7 +139,7 @@ def write_array(path: str | Path, array: np.ndarray) -> None:
     value is above 255; no value is changed.
 
     Raises:
-        ValueError: the format is neither, or a .png cannot hold these values or channels.
+        ValueError: The format is neither, or a .png cannot hold these values or channels.
     """
     path = Path(path)
     if path.suffix.lower() == ".npy":

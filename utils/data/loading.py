@@ -84,7 +84,7 @@ class KeyedDataset(Dataset):
             if hasattr(self.dataset, "__getitems__"):
                 return self.dataset.__getitems__(indices)
             return [self.dataset[index] for index in indices]
-        # in the main process the streams belong to the training step: give them back (60 us a batch)
+        # in the main process the streams belong to the training step: 60 us to give them back
         in_main = get_worker_info() is None
         states = (random.getstate(), np.random.get_state()) if in_main else None
         items = [self._item(epoch, index) for epoch, index in keys]

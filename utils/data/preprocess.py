@@ -2,14 +2,16 @@
 
 The config's PREPROCESS is a dict of plain values, which travels in the weights file; its words:
 
-| key      | value                 | meaning                                                         |
-|----------|-----------------------|-----------------------------------------------------------------|
-| channels | "gray", "rgb"         | one channel by luma, or three; an alpha channel is dropped      |
-| size     | [H, W]                | resized to it [px], bilinear and antialiased                    |
-| scale    | number                | values are multiplied by it: 1 / 255 for 8-bit pictures         |
-| mean     | number, or one each   | subtracted after scaling, per channel of the result             |
-| std      | number, or one each   | divided by after that                                           |
-| dtype    | "float32"             | the only one                                                    |
+========  ===================  ==========================================================
+key       value                meaning
+========  ===================  ==========================================================
+channels  "gray", "rgb"        one channel by luma, or three; an alpha channel is dropped
+size      [H, W]               resized to it [px], bilinear and antialiased
+scale     number               values are multiplied by it: 1 / 255 for 8-bit pictures
+mean      number, or one each  subtracted after scaling, per channel of the result
+std       number, or one each  divided by after that
+dtype     "float32"            the only one
+========  ===================  ==========================================================
 
 Each may be left out or None. Nothing happens unasked: 8-bit values stay 0..255 without a scale.
 """
@@ -34,7 +36,7 @@ class Preprocess:
     The attribute `config` holds the dict as plain data.
 
     Raises:
-        ConfigError: the dict holds unknown keys or wrong values; all of them are named.
+        ConfigError: The dict holds unknown keys or wrong values; all of them are named.
     """
 
     def __init__(self, config: Mapping | None = None) -> None:
@@ -63,7 +65,7 @@ class Preprocess:
         """Return the channels of the tensor made from an array of `ch_in` channels.
 
         Raises:
-            ValueError: an array of so many channels cannot be made gray or RGB, or has not one
+            ValueError: An array of so many channels cannot be made gray or RGB, or has not one
                 channel for each value of mean or std.
         """
         if self.channels and ch_in > 4:
@@ -90,7 +92,7 @@ class Preprocess:
             (C, H, W) float32, contiguous, sharing no memory with the array.
 
         Raises:
-            ValueError: the array has another shape, or channels that do not fit; see ch_out.
+            ValueError: The array has another shape, or channels that do not fit; see ch_out.
         """
         if array.ndim not in (2, 3):
             raise ValueError(

@@ -2,16 +2,18 @@
 
 Letters: N batch, K classes (output channels), H, W pixels. Models give logits, always.
 
-| TASK                    | logits       | target                               | probabilities | decision  |
-|-------------------------|--------------|--------------------------------------|---------------|-----------|
-| binary                  | (N, 1)       | (N, 1) float, 0..1                   | sigmoid       | logit > 0 |
-| multiclass              | (N, K)       | (N,) int64, class 0..K-1             | softmax       | argmax    |
-| multilabel              | (N, K)       | (N, K) float, 0..1                   | sigmoid       | logit > 0 |
-| binary_segmentation     | (N, 1, H, W) | (N, 1, H, W) float, 0..1             | sigmoid       | logit > 0 |
-| multiclass_segmentation | (N, K, H, W) | (N, H, W) int64, class 0..K-1        | softmax       | argmax    |
-| multilabel_segmentation | (N, K, H, W) | (N, K, H, W) float, 0..1             | sigmoid       | logit > 0 |
-| embedding               | (N, D)       | (N,) int64, number of the identity   | none          | none      |
-| regression              | (N, ...)     | (N, ...) float, finite               | none          | none      |
+=======================  ============  ========================  ===========  =========
+TASK                     logits        target                    probability  decision
+=======================  ============  ========================  ===========  =========
+binary                   (N, 1)        (N, 1) float, 0..1        sigmoid      logit > 0
+multiclass               (N, K)        (N,) int64, 0..K-1        softmax      argmax
+multilabel               (N, K)        (N, K) float, 0..1        sigmoid      logit > 0
+binary_segmentation      (N, 1, H, W)  (N, 1, H, W) float, 0..1  sigmoid      logit > 0
+multiclass_segmentation  (N, K, H, W)  (N, H, W) int64, 0..K-1   softmax      argmax
+multilabel_segmentation  (N, K, H, W)  (N, K, H, W) float, 0..1  sigmoid      logit > 0
+embedding                (N, D)        (N,) int64, identity      none         none
+regression               (N, ...)      (N, ...) float, finite    none         none
+=======================  ============  ========================  ===========  =========
 """
 
 import torch
@@ -37,7 +39,7 @@ def activation(task: str) -> str:
     """Return what turns the logits of a task into probabilities: "sigmoid", "softmax" or "none".
 
     Raises:
-        ValueError: the task is unknown.
+        ValueError: The task is unknown.
     """
     if task not in TASKS:
         hint = did_you_mean(str(task), TASKS)
@@ -50,13 +52,13 @@ def probabilities(logits: Tensor, task: str) -> Tensor:
 
     Args:
         logits: (N, K) or (N, K, H, W) float, what the model gives.
-        task: one of TASKS.
+        task: One of TASKS.
 
     Returns:
         Same shape and dtype, in [0, 1]; the logits themselves for embedding and regression.
 
     Raises:
-        ValueError: the task is unknown.
+        ValueError: The task is unknown.
     """
     kind = activation(task)
     if kind == "sigmoid":
@@ -69,14 +71,14 @@ def decide(logits: Tensor, task: str) -> Tensor:
 
     Args:
         logits: (N, K) or (N, K, H, W) float, what the model gives.
-        task: one of TASKS.
+        task: One of TASKS.
 
     Returns:
         Binary and multilabel: same shape, bool. Multiclass: (N,) or (N, H, W) int64, the class.
         Embedding and regression: the logits themselves.
 
     Raises:
-        ValueError: the task is unknown.
+        ValueError: The task is unknown.
     """
     kind = activation(task)
     if kind == "sigmoid":
@@ -88,14 +90,14 @@ def check_target(target: Tensor, task: str, n_classes: int | None = None) -> str
     """Say in one line what is wrong with the targets of a batch, or None when they fit the task.
 
     Args:
-        target: a batch of targets as the table above has them.
-        task: one of TASKS.
+        target: A batch of targets as the table above has them.
+        task: One of TASKS.
         n_classes: K, the outputs of the model; None leaves it unchecked. Binary tasks have one
             whatever it says, and identities of an embedding are not bound by it: validation
             shows new ones.
 
     Raises:
-        ValueError: the task is unknown.
+        ValueError: The task is unknown.
     """
     kind = activation(task)
     shape = _TASKS[task][1]

@@ -15,13 +15,13 @@ def random_crop(x: Tensor, y: Tensor, size_px: int) -> tuple[Tensor, Tensor]:
     Args:
         x: (C, H, W).
         y: (H, W) or (K, H, W).
-        size_px: the side of the square [px].
+        size_px: The side of the square [px].
 
     Returns:
         x: (C, size_px, size_px) and y: (size_px, size_px) or (K, size_px, size_px).
 
     Raises:
-        ValueError: the picture is smaller than the square.
+        ValueError: The picture is smaller than the square.
     """
     height, width = x.shape[-2:]
     if not 0 < size_px <= min(height, width):
@@ -60,7 +60,7 @@ def rotate90(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         x and y of the same shapes.
 
     Raises:
-        ValueError: the picture is not square, so that turned ones would not fit in a batch.
+        ValueError: The picture is not square, so that turned ones would not fit in a batch.
     """
     height, width = x.shape[-2:]
     if height != width:

@@ -15,7 +15,7 @@ class ConsoleHandler(logging.Handler):
     """Prints log lines through rich, above a running progress bar, errors and warnings too."""
 
     def __init__(self, console: Console) -> None:
-        super().__init__()
+        super().__init__(logging.INFO)
         self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -45,7 +45,7 @@ def logging_to(console: Console | None, path: Path | None = None) -> Iterator[No
     if path is not None:
         handlers.append(logging.FileHandler(path, encoding="utf-8"))
     former = logger.level, logger.propagate
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)
     logger.propagate = False
     for handler in handlers:
         handler.setFormatter(LineFormatter())

@@ -47,7 +47,9 @@ class CsvTracker:
         self.path = Path(path).resolve()  # a link and its target must share one lock
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a record; when this returns it is on disk, when it raises it is not in the table.
+        """Add a record, which is on disk when this returns.
+
+        On a full disk and the like it raises, and the table is as it was.
 
         Raises:
             ValueError: when a column name is empty or no text, or the table is damaged.
@@ -87,9 +89,9 @@ class CsvTracker:
 def read_tracker(path: str | Path) -> list[dict[str, str]]:
     """Read a table: one dict per record, values as the text that was written.
 
-    A missing file gives no records, and a record cut short is left out. Tables of earlier kits
-    (a first column without a name, no escapes) are read too. What text cannot tell: None from
-    "", and 1 from "1".
+    A missing file gives no records, and a record cut short is left out. Tables that were saved
+    with an index (a first column without a name, no escapes) are read too, without it. What text
+    cannot tell: None from "", and 1 from "1".
 
     Raises:
         ValueError: when the table is damaged, with the line.
@@ -195,9 +197,8 @@ def _plain_header(path: Path) -> list[str]:
     with open(path, "rb") as file:
         line = file.readline()
     columns = next(csv.reader([line.decode("utf-8", "backslashreplace")]), [])
-    # A byte order mark, other line ends or an unnamed column: rewritten once, then plain.
-    plain = all(columns) and len(set(columns)) == len(columns) and _format([columns]) == line
-    return columns if plain else []
+    # The unnamed column of an older table goes with a rewrite; a name twice is refused there.
+    return columns if all(columns) and len(set(columns)) == len(columns) else []
 
 
 def _append_line(path: Path, line: bytes) -> None:

@@ -13,7 +13,7 @@ from utils.logging.csv import CsvTracker, flatten, read_tracker
 
 ROOT = Path(__file__).parents[3]
 
-# One file as the first kit wrote it: an unnamed index, raw newlines and backslashes in fields.
+# Saved with an unnamed index: raw newlines and backslashes in the fields.
 OLD = (
     ",DATE,MODEL,PATH,NOTE\n"
     '0,20200101-000000,"UNET(\n  (a): Conv2d()\n)",C:\\new\\runs,=1+1\n'
@@ -282,6 +282,12 @@ def test_damaged_table_is_named_and_left_as_it_is(tmp_path, text, message):
     assert path.read_text() == text
 
 
+def test_append_refuses_a_column_that_stands_twice(tmp_path):
+    (tmp_path / "e.csv").write_text("RUN,LR,LR\n")
+    with pytest.raises(ValueError, match="expected different column names, got one twice"):
+        CsvTracker(tmp_path / "e.csv").append({"RUN": "a", "LR": 1})
+
+
 @pytest.mark.parametrize("new", [{"RUN": "new"}, {"RUN": "new", "MORE": 1}])
 def test_record_cut_at_any_byte_is_dropped_alone(tmp_path, new):
     path = tmp_path / "e.csv"
@@ -411,6 +417,13 @@ except OSError as error:
     assert files(tmp_path) == ["e.csv", "e.csv.lock"]
     tracker.append({"RUN": "after"})
     assert len(read_tracker(path)) == 21
+
+
+def test_rewrite_removes_what_a_killed_one_left(tmp_path):
+    CsvTracker(tmp_path / "e.csv").append({"RUN": "a"})
+    (tmp_path / "e.csv.0123456789abcdef.tmp").write_text("RUN,ST")
+    CsvTracker(tmp_path / "e.csv").update("a", {"STATUS": "done"})
+    assert files(tmp_path) == ["e.csv", "e.csv.lock"]
 
 
 def test_append_interrupted_in_the_middle_leaves_no_trace(tmp_path, monkeypatch):

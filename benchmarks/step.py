@@ -1,0 +1,302 @@
+"""What a training step costs beside its arithmetic: the routines against hand-written loops.
+
+    python -m benchmarks.step              both sides get the same ready-made batches
+    python -m benchmarks.step --loader     both sides read the same dataset, each by its own loader
+
+A routine runs as it is, by its own `train()`; what can be switched on is built in and off. The
+network is so small that a step takes about 0.1 ms: what is added to it shows. README.md beside this
+file has the method and figures.
+"""
+
+import argparse
+import importlib
+import math
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.data import DataLoader, Dataset
+
+from utils.data.loading import Batch
+from utils.seed import WEIGHTS, mix, seed_all
+from utils.torchutils import load_weights
+
+BATCH_SIZE = 32
+N_FEATURES, N_CLASSES = 16, 10
+N_DISTINCT = 64  # batches in memory; they are repeated, so that the caches see the same
+OPTIMIZER_CONFIG = {"lr": 1e-2, "momentum": 0.9}
+Weights = Mapping[str, torch.Tensor]
+
+
+def make_mlp() -> nn.Module:
+    """Return the network: (N, 16) float to (N, 10) logits."""
+    return nn.Sequential(nn.Linear(N_FEATURES, 32), nn.ReLU(), nn.Linear(32, N_CLASSES))
+
+
+def make_start() -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return network and optimizer with the weights that a run of SEED 0 begins with."""
+    seed_all(mix(0, WEIGHTS))
+    model = make_mlp().train()
+    return model, torch.optim.SGD(model.parameters(), **OPTIMIZER_CONFIG)
+
+
+# ------------------------------------------------------------------------------------- data
+
+
+class Samples(Dataset):
+    """Random samples, (16,) float with a class; of `n_batches` batches, the first 64 distinct."""
+
+    deterministic = True  # reading draws nothing, so the kit has nothing to seed
+
+    def __init__(self, n_batches: int) -> None:
+        generator = torch.Generator().manual_seed(1)
+        n_distinct = min(n_batches, N_DISTINCT) * BATCH_SIZE
+        self.x = torch.randn(n_distinct, N_FEATURES, generator=generator)
+        self.y = torch.randint(N_CLASSES, (n_distinct,), generator=generator)
+        self.n_samples = n_batches * BATCH_SIZE
+
+    def __len__(self) -> int:
+        return self.n_samples
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.x[index % len(self.x)], self.y[index % len(self.x)]
+
+
+class ReadyBatches:
+    """The batches of a dataset as a list, with what a Run asks of its loader beside them."""
+
+    def __init__(self, samples: Samples) -> None:
+        pairs = zip(samples.x.split(BATCH_SIZE), samples.y.split(BATCH_SIZE), strict=True)
+        distinct = [Batch(x, y) for x, y in pairs]
+        n_batches = len(samples) // BATCH_SIZE
+        self.batches = [distinct[i % len(distinct)] for i in range(n_batches)]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches)
+
+    def first(self) -> Batch:
+        """Return the batch that a Run looks at before it starts."""
+        return self.batches[0]
+
+    def set_position(self, epoch: int, start: int = 0) -> None:
+        """Do nothing: there is one epoch, and it starts at its beginning."""
+
+
+# -------------------------------------------------------------------------------- both sides
+
+
+def run_loop(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> Weights:
+    """Train by the loop that everybody writes; nothing can be taken out of it."""
+    model, optimizer = make_start()
+    loss_function = nn.CrossEntropyLoss()
+    for x, y in batches:
+        optimizer.zero_grad()
+        loss = loss_function(model(x), y)
+        loss.backward()
+        optimizer.step()
+    return model.state_dict()
+
+
+def run_learner(batches: Any) -> Weights:
+    """Train by a fastai Learner with the two callbacks that it needs: no Recorder, no bar."""
+    from fastai.callback.core import TrainEvalCallback
+    from fastai.data.core import DataLoaders
+    from fastai.learner import CastToTensor, Learner
+    from fastai.optimizer import OptimWrapper
+
+    model, optimizer = make_start()
+    dls = DataLoaders(batches, ())
+    dls._device = torch.device("cpu")  # as the routine does: without it every batch pays a search
+    dls.n_inp = 1
+    learn = Learner(
+        dls,
+        model,
+        loss_func=nn.CrossEntropyLoss(),
+        opt_func=lambda params, lr: OptimWrapper(opt=optimizer),
+        lr=OPTIMIZER_CONFIG["lr"],
+        moms=None,
+        cbs=[TrainEvalCallback(), CastToTensor()],
+        default_cbs=False,
+    )
+    learn.fit(1, wd=0.0)
+    return model.state_dict()
+
+
+def run_routine(routine: str, data: Samples | ReadyBatches) -> Weights:
+    """Train by a routine of the kit with everything that can be off off; read its last weights."""
+    config = {
+        "MODEL": make_mlp,
+        "LOSS": nn.CrossEntropyLoss,
+        "OPTIMIZER": torch.optim.SGD,
+        "OPTIMIZER_CONFIG": OPTIMIZER_CONFIG,
+        "DATA_LOADER_CONFIG": {"batch_size": BATCH_SIZE, "shuffle": False},
+        "MONITOR": "train_loss",
+        "EPOCHS": 1,
+        "DEVICE": "cpu",
+        "NUM_THREADS": 1,
+        "PROGRESS": False,
+    }
+    train = importlib.import_module(f"training.{routine}_training").train
+    with tempfile.TemporaryDirectory() as folder:
+        folders = {name: Path(folder) for name in ("ROOT_PATH", "DATA_DIR", "LOG_DIR")}
+        folders["WEIGHT_DIR"] = Path(folder, "weights")
+        if isinstance(data, Samples):
+            result = train(data, None, config, folders)
+        else:
+            with mock.patch("training.build.make_loader", lambda dataset, *_: dataset):
+                result = train(data, None, config, folders)
+        return load_weights(result["paths"]["last"])["model"]
+
+
+class Comparison(NamedTuple):
+    """A routine, what it is compared with, and the largest ratio that is wanted."""
+
+    routine: str
+    other: str
+    target: float
+
+
+COMPARISONS = (
+    Comparison("pytorch", "loop", 1.10),
+    Comparison("ignite", "loop", 1.20),
+    Comparison("fastai", "loop", math.inf),  # the Learner's own steps: reported, not judged
+    Comparison("fastai", "learner", 1.10),
+)
+OTHERS: dict[str, Callable[[Any], Weights]] = {"loop": run_loop, "learner": run_learner}
+
+
+# ------------------------------------------------------------------------------------ timing
+
+
+def time_step(run: Callable[[], Weights], n_steps: int) -> tuple[float, Weights]:
+    """Return the CPU seconds of a step, and the weights after the last.
+
+    Counted from the end of the first to the end of the last optimizer step: setting up and
+    writing files are not in it. With one thread CPU time is what an idle machine would take, and
+    it leaves out what other processes took.
+
+    Raises:
+        RuntimeError: The optimizer was not stepped `n_steps` times.
+    """
+    ends = []
+    seen = 0
+
+    def note_end(*_: Any) -> None:
+        nonlocal seen
+        seen += 1
+        if seen in (1, n_steps):
+            ends.append(time.process_time())
+
+    handle = register_optimizer_step_post_hook(note_end)
+    try:
+        weights = run()
+    finally:
+        handle.remove()
+    if seen != n_steps:
+        raise RuntimeError(
+            f"benchmark: expected {n_steps} optimizer steps, got {seen}."
+            " Both sides must do the same work: mend the side that was added or changed."
+        )
+    return (ends[-1] - ends[0]) / (n_steps - 1), weights
+
+
+def check_equal(weights: Weights, expected: Weights, name: str) -> None:
+    """Check that a side ended with the same bits as the hand-written loop.
+
+    Raises:
+        RuntimeError: A weight differs.
+    """
+    wrong = [key for key in expected if not torch.equal(weights[key], expected[key])]
+    if wrong:
+        raise RuntimeError(
+            f"benchmark: expected {name} to end with the weights of the loop, got others in"
+            f" {', '.join(wrong)}. A ratio of different work says nothing: mend that side."
+        )
+
+
+def compare(
+    comparison: Comparison, n_steps: int, n_pairs: int, use_loader: bool
+) -> list[tuple[float, float]]:
+    """Run the routine and the other in turns, in this process.
+
+    Returns:
+        CPU seconds per step of (routine, other), a pair per turn.
+    """
+    torch.set_num_threads(1)
+    samples = Samples(n_steps)
+    ready = ReadyBatches(samples)
+    loader = DataLoader(samples, BATCH_SIZE) if use_loader else [tuple(batch) for batch in ready]
+    data = samples if use_loader else ready
+    sides = (
+        partial(run_routine, comparison.routine, data),
+        partial(OTHERS[comparison.other], loader),
+    )
+    expected = run_loop(loader)
+    pairs = []
+    for turn in range(n_pairs + 1):
+        seconds = [0.0, 0.0]
+        for i in (0, 1) if turn % 2 else (1, 0):
+            seconds[i], weights = time_step(sides[i], n_steps)
+            check_equal(weights, expected, comparison[i])
+        if turn > 0:  # the first one warms up
+            pairs.append((seconds[0], seconds[1]))
+    return pairs
+
+
+def compare_all(
+    n_steps: int, n_pairs: int, n_processes: int, use_loader: bool
+) -> dict[Comparison, list[tuple[float, float]]]:
+    """Compare in fresh processes, in another order each time: memory layout is luck of a process."""
+    pairs: dict[Comparison, list[tuple[float, float]]] = {one: [] for one in COMPARISONS}
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        for turn in range(n_processes):
+            for one in random.Random(turn).sample(COMPARISONS, len(COMPARISONS)):
+                pairs[one] += pool.submit(compare, one, n_steps, n_pairs, use_loader).result()
+    return pairs
+
+
+def format_table(pairs: Mapping[Comparison, list[tuple[float, float]]]) -> str:
+    """Return a line per comparison: median ratio and its quartiles, microseconds per step."""
+    lines = [f"{'routine':8} {'against':8} {'ratio':>6} {'quartiles':>13} {'target':>7}"]
+    lines[0] += f" {'us':>7} {'of':>7} {'added':>7}"
+    for one, times in pairs.items():
+        low, ratio, high = statistics.quantiles([ours / other for ours, other in times])
+        target = "" if one.target == math.inf else f"{one.target:.2f}"
+        ours, other, added = (
+            1e6 * statistics.median(values)
+            for values in ([a for a, _ in times], [b for _, b in times], [a - b for a, b in times])
+        )
+        lines.append(
+            f"{one.routine:8} {one.other:8} {ratio:6.3f} {low:6.3f} {high:6.3f} {target:>7}"
+            f" {ours:7.1f} {other:7.1f} {added:7.1f}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Compare all and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=1500, help="optimizer steps of a run")
+    parser.add_argument("--pairs", type=int, default=5, help="pairs of runs in a process")
+    parser.add_argument("--processes", type=int, default=3, help="fresh processes per comparison")
+    parser.add_argument("--loader", action="store_true", help="read a dataset instead of a list")
+    args = parser.parse_args()
+    print(format_table(compare_all(args.steps, args.pairs, args.processes, args.loader)))
+
+
+if __name__ == "__main__":
+    main()
