@@ -40,6 +40,7 @@ class Parts:
     scheduler: Any
     scheduler_interval: str
     metrics: Metrics
+    named_metrics: dict[str, Any]  # METRICS as a dict, Ignite's Loss(f) as f
     loaders: dict[str, Loader | None]  # "train", "val", "test"
 
 
@@ -88,7 +89,7 @@ def build(
     if problems:
         raise ConfigError(problems)
     interval = "step" if config["ONE_CYCLE"] else config["SCHEDULER_INTERVAL"]
-    return Parts(model, loss, optimizer, scheduler, interval, metrics, loaders)
+    return Parts(model, loss, optimizer, scheduler, interval, metrics, named, loaders)
 
 
 def _attempt(problems: list[str], where: str, call: Callable[..., Any], *args: Any) -> Any:

@@ -75,7 +75,7 @@ def train(
             run.model,
             loss_func=run.loss,
             opt_func=lambda params, lr: RunOptimizer(run),
-            cbs=[TrainEvalCallback(), RunCallback(run), *run.config["FASTAI_CBS"]],
+            cbs=[TrainEvalCallback(), Bridge(run), *run.config["FASTAI_CBS"]],
             default_cbs=False,  # no Recorder: it averages over batches, and the Run has the values
         )
         learn.fit(run.n_epochs)
@@ -89,7 +89,7 @@ def train(
         return run.result()
 
 
-class RunCallback(Callback):
+class Bridge(Callback):
     """Leads the Learner's events to the Run, which is `kit` here: `run` is fastai's own switch."""
 
     def __init__(self, kit: Run) -> None:

@@ -92,7 +92,9 @@ class Record:
             "run": self.name,
             "epoch": epoch,
         }
-        meta |= {name: self.plain[name] for name in ("TASK", "CLASSES", "PREPROCESS")}
+        classes = self.config["CLASSES"]
+        meta |= {"TASK": self.config["TASK"], "CLASSES": classes and [str(name) for name in classes]}
+        meta["PREPROCESS"] = self.plain["PREPROCESS"]
         save_weights(self.weight_dir / name, state, meta)
 
     def _environment(self) -> dict[str, Any]:

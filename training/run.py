@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 from config.check import check_config
-from config.codec import module_name
+from config.codec import module_name, to_yaml
 from config.config import global_config
 from config.device import get_device
 from config.errors import ConfigError
@@ -44,6 +44,13 @@ logger = logging.getLogger("plumbline")
 
 class NonFiniteLossError(RuntimeError):
     """The loss or a weight is NaN or infinite; the weights before it are kept."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text  # fastai writes its own words into the arguments of an exception
 
 
 class Run:
@@ -86,6 +93,7 @@ class Run:
         data = {"train": train_dataset, "val": val_dataset}
         parts = build(config, folders, data, self.device)
 
+        config["METRICS"] = parts.named_metrics
         self.module, self.loss, self.metrics = parts.model, parts.loss, parts.metrics
         self.model = torch.compile(self.module) if config["COMPILE"] else self.module
         self.optimizer, self.scheduler = parts.optimizer, parts.scheduler
@@ -460,8 +468,8 @@ class Run:
 
     def save_checkpoint(self) -> None:
         """Write the state for resume."""
-        about = {"config": self.record.plain, "threads": torch.get_num_threads()}
-        save_checkpoint({"state": self.state_dict(), **about}, self.record.weight_dir)
+        about = {"config": to_yaml(self.record.plain), "threads": torch.get_num_threads()}
+        save_checkpoint({**about, "state": self.state_dict()}, self.record.weight_dir)
 
     def _stop_by_signal(self) -> None:
         if self._is_averaged:

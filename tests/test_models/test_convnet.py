@@ -33,8 +33,9 @@ def test_default_size():
 @pytest.mark.parametrize(
     "activ", [nn.ELU, nn.GELU, nn.Tanh, functools.partial(nn.LeakyReLU, negative_slope=0.1)]
 )
-def test_every_parameter_gets_a_gradient(activ):
+def test_activations_reach_every_layer_and_every_parameter_gets_a_gradient(activ):
     model = small(activ=activ)
+    assert [type(m.activ) for m in model.modules() if hasattr(m, "activ")] == [type(activ())] * 6
     y = torch.tensor([0, 1, 2])
     nn.functional.cross_entropy(model(torch.randn(3, 1, 9, 8)), y).backward()
     for name, parameter in model.named_parameters():

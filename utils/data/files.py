@@ -108,7 +108,7 @@ def list_files(folder: str | Path) -> dict[str, Path]:
         )
     files: dict[str, Path] = {}
     n_ignored = 0
-    for name in sorted(entry.name for entry in os.scandir(folder)):
+    for name in sorted(os.listdir(folder)):
         if name.startswith("."):
             continue
         path = folder / name
@@ -153,6 +153,7 @@ def write_array(path: str | Path, array: np.ndarray) -> None:
         array.dtype.kind not in "bui"
         or array.ndim not in (2, 3)
         or n_channels > 4
+        or not array.size
         or array.min() < 0
         or array.max() > limit
     ):
@@ -226,9 +227,8 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except (FileNotFoundError, MemoryError):
         raise
-    except (
-        Exception
-    ) as error:  # the readers promise no types: struct.error, KeyError, zlib.error ...
+    # the readers promise no types: struct.error, KeyError, SyntaxError, zlib.error
+    except Exception as error:
         raise ValueError(
             f"{path}: expected a readable {path.suffix} file, got {error}. "
             "Write the file anew or take it out of the data."
