@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # --help loads neither
     import numpy as np
     import torch
 
-# EDIT: what your weights files do not say, or say wrong; KEY=VALUE sets the same
+# EDIT: what the command line takes where your weights files say nothing; KEY=VALUE sets the same
 predict_config: dict[str, Any] = {
     "MODEL": None,  # text such as "my.module.Net"; None takes what the file says, here and below
     "MODEL_CONFIG": {},  # goes before the file's, argument by argument
@@ -122,8 +122,9 @@ class Predictor:
             with torch.inference_mode():
                 logits = self.model(x)
         except RuntimeError as error:
+            reason = str(error).partition("\n")[0].rstrip(".")
             raise ValueError(
-                f"expected an array that the network takes, got shape {array.shape}: {error}."
+                f"expected an array that the network takes, got shape {array.shape}: {reason}."
                 " Check its channels (the last axis) and PREPROCESS; without memory, DEVICE=cpu."
             ) from error
         self._check_outputs(logits)
@@ -310,7 +311,7 @@ def draw(decision: "np.ndarray", task: str, n_outputs: int) -> bytes:
         if task == "multilabel_segmentation":
             labels = decision.reshape(*decision.shape[:2], n_outputs)
             index = (labels * np.arange(1, n_outputs + 1)).max(axis=2)
-        image = Image.fromarray((index % 256).astype(np.uint8))  # no palette is longer
+        image = Image.fromarray(index.astype(np.uint8))  # beyond 256, colours return
         image.putpalette(make_palette(min(n_outputs + 1, 256)).tobytes())
     file = io.BytesIO()
     image.save(file, "PNG")
@@ -343,8 +344,8 @@ def plan(inputs: Sequence[str], out: Path) -> dict[str, Path]:
 
     paths: list[str] = []
     for text in inputs:
-        is_pattern = glob.has_magic(text) and not os.path.exists(text)
-        paths += sorted(glob.glob(text, recursive=True)) if is_pattern else [text]
+        found = [] if os.path.exists(text) else sorted(glob.glob(text, recursive=True))
+        paths += found or [text]
     files = {os.path.abspath(path): path for path in paths}  # one given twice counts once
     if not any(map(os.path.isfile, files)):
         raise ValueError(f"-i: expected files, got none by {_some(inputs)}. Check the paths.")
@@ -363,8 +364,6 @@ def plan(inputs: Sequence[str], out: Path) -> dict[str, Path]:
 
 def check_out(files: Mapping[str, Path], out: Path, task: str | None, overwrite: bool) -> list[str]:
     """Return what is wrong with the folder of the outputs, a line for each problem."""
-    if out.exists() and not out.is_dir():
-        return [f"-o: expected a folder, got the file {out}. Choose another name."]
     suffixes = (".npy", ".png") if is_segmentation(task) else (".npy",)
     outputs = [f"{base}{suffix}" for base in files.values() for suffix in suffixes]
     outputs += [str(out / "classes.json")] if is_segmentation(task) else []
@@ -398,12 +397,13 @@ def predict_files(predictor: Predictor, files: Mapping[str, Path], out: Path) ->
     from utils.path import write_atomic, write_json
 
     console = Console(stderr=True)
-    hide = not console.is_terminal
     names: list[str] = []
     rows: list[list[Any]] = []
     n_failed = 0
     try:
-        for path, base in track(files.items(), "predict", console=console, disable=hide):
+        for path, base in track(
+            files.items(), "predict", console=console, disable=not console.is_terminal
+        ):
             try:
                 names, row = _write_outputs(predictor, read_array(path), base)
             except Exception as error:  # noqa: BLE001, a user's network may raise anything
@@ -491,6 +491,8 @@ def main(argv: list[str]) -> int:
     problem = missing_packages()
     if problem:
         return complain([problem])
+    from utils.path import create_dirs
+
     problems, files, predictor = [], {}, None
     try:
         files = plan(args.inputs, args.out)
@@ -499,6 +501,8 @@ def main(argv: list[str]) -> int:
     try:
         predictor = _load(args.weights, read_overrides(args.overrides))
         problems += check_out(files, args.out, predictor.task, args.overwrite)
+        if not problems:
+            create_dirs(args.out)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         problems += str(error).splitlines()
     if problems or predictor is None:
@@ -508,6 +512,9 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         complain([f"interrupted; the outputs in {args.out} are whole"])
         return 130
+    except OSError as error:  # of the files about all inputs
+        complain([str(error)])
+        return 1
     print(f"{len(files) - n_failed} of {len(files)} files predicted, outputs in {args.out}")
     if predictor.task is None:
         print("Outputs are raw: the weights file names no TASK. TASK=... makes them decisions.")

@@ -75,7 +75,8 @@ def build(
     loss = attempt("LOSS_CONFIG", make_loss, config, device)
     named = attempt("METRICS", as_metrics, config["METRICS"]) or {}
     metrics = attempt("METRICS", Metrics, named, device)
-    problems += _check_monitor(config["MONITOR"], loaders["val"], list(named))
+    if not problems:
+        problems += _check_monitor(config["MONITOR"], loaders["val"], list(named))
     if model is None or loss is None:
         raise ConfigError(problems)
     for part, loader in loaders.items():
@@ -96,7 +97,7 @@ def _attempt(problems: list[str], where: str, call: Callable[..., Any], *args: A
     try:
         return call(*args)
     except ConfigError as error:
-        problems += error.problems
+        problems += [f"{where}: {problem}" for problem in error.problems]
     except _USER_ERRORS as error:
         kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
         problems.append(f"{where}: {kind}{error}")

@@ -123,7 +123,8 @@ def load_weights(path: str | Path) -> dict[str, Any]:
         )
     for name in ("model", "model_state_dict"):
         if isinstance(content.get(name), dict):
-            return {"model": content[name], "meta": content.get("meta", {})}
+            meta = content.get("meta")
+            return {"model": content[name], "meta": meta if isinstance(meta, dict) else {}}
     if not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise ValueError(
             f'weights "{path}": expected a state dict or one under "model", got the entries'

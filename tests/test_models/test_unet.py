@@ -185,8 +185,7 @@ def test_dropout_is_active_at_every_level_in_training_only():
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
-@pytest.mark.parametrize("use_pooling", [True, False])
-@pytest.mark.parametrize("use_shuffle", [True, False])
+@pytest.mark.parametrize(("use_shuffle", "use_pooling"), [(True, False), (False, True)])
 def test_copies_and_exports(use_shuffle, use_pooling):
     """Pickle, deepcopy, script, trace and torch.export give the model, at other sizes too."""
     model = small(dropout=0.2, use_shuffle=use_shuffle, use_pooling=use_pooling)

@@ -58,6 +58,7 @@ def test_a_target_that_fits_has_no_problem(task):
         ("multiclass_segmentation", torch.zeros(1, 1, 2, 2).long(), 9, r"\(N, H, W\)"),
         ("binary", torch.tensor([[0.0], [255.0]]), 1, r"\[0, 1\] .* got 255\. .*label_values"),
         ("binary", torch.tensor([[float("nan")]]), 1, r"\[0, 1\] .* got nan"),
+        ("binary", torch.tensor([[1.5]]), 1, r"\[0, 1\] .* got 1.5"),
         ("binary", torch.zeros(2), 1, r"shape \(N, 1\) .* got \(2,\)"),
         ("binary_segmentation", torch.zeros(2, 2, 4, 4), 2, r"shape \(N, 1, H, W\)"),
         ("multilabel", torch.zeros(2, 3), 4, r"shape \(N, 4\) .* got \(2, 3\)"),
