@@ -30,7 +30,7 @@ def read_literal(text: str) -> Any:
     """Read a Python literal; text that is none stays text, and the key's rule decides."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError):  # TypeError: a list as the key of a dict
         return text
 
 
@@ -44,7 +44,8 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and abs(value) < math.inf  # False for NaN
 
 
 def _or_none(kind: Kind) -> Kind:
@@ -64,7 +65,6 @@ def _choice(*options: Any) -> Kind:
 
 FLAG = Kind("True or False", lambda value: isinstance(value, bool), read_literal)
 TEXT = Kind("text", lambda value: isinstance(value, str), read_text)
-ANY = Kind("anything", lambda value: True, read_literal)
 COUNT = Kind("an integer of at least 1", lambda value: _is_int(value) and value >= 1, read_literal)
 INTEGER = Kind(
     "an integer from 0 to 2**63 - 1",
@@ -72,13 +72,16 @@ INTEGER = Kind(
     read_literal,
 )
 POSITIVE = Kind("a number above 0", lambda value: _is_number(value) and value > 0, read_literal)
+SECONDS = Kind(
+    "a number of at least 0", lambda value: _is_number(value) and value >= 0, read_literal
+)
 SHARE = Kind(
     "a number above 0 and below 1", lambda value: _is_number(value) and 0 < value < 1, read_literal
 )
-CALLABLE = Kind("a class, a function or an import path", callable, read_literal)
+CALLABLE = Kind("a class or a function", callable, read_text)
 MAYBE_CALLABLE = _or_none(CALLABLE)
-LOSS = Kind("a class, a function, a loss module or an import path", callable, read_literal)
-IMPORTED = (CALLABLE, MAYBE_CALLABLE, LOSS)  # text in these kinds is an import path
+LOSS = Kind("a class, a function or a loss module", callable, read_text)
+IMPORTED = (CALLABLE, MAYBE_CALLABLE, LOSS)  # text from files and overrides is an import path
 ARGUMENTS = Kind(
     "a dict of keyword arguments",
     lambda value: isinstance(value, Mapping) and all(isinstance(name, str) for name in value),
@@ -120,7 +123,7 @@ TASK_NAMES = (
 
 _TABLE = [
     # the run
-    Key("DATE", _or_none(TEXT), None, "start of the run, stamped when it starts"),
+    Key("DATE", _or_none(TEXT), None, "start of the run; only DATE=... as an override is kept"),
     Key("SESSION_NAME", TEXT, "training-run", "second half of the run's name"),
     Key("ROUTINE_NAME", ROUTINE, "pytorch", "who drives the loop: pytorch, ignite, fastai, yours"),
     Key("SEED", INTEGER, 0, "weights, order, augmentation and dropout follow from it"),
@@ -209,7 +212,7 @@ LOADER_KEYS = {
     "pin_memory": FLAG,
     "persistent_workers": FLAG,
     "prefetch_factor": _or_none(COUNT),
-    "timeout": POSITIVE,
+    "timeout": SECONDS,
     "collate_fn": MAYBE_CALLABLE,
     "worker_init_fn": MAYBE_CALLABLE,
     "multiprocessing_context": _or_none(TEXT),

@@ -159,8 +159,9 @@ def _import_file(path: Path) -> types.ModuleType:
         parent, name = ".".join(parts[:-1]), ".".join(parts)
         if parent:
             importlib.import_module(parent)
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.origin is not None and Path(spec.origin).resolve() == path:
+        spec = None if name in sys.modules else importlib.util.find_spec(name)
+        file = spec.origin if spec else getattr(sys.modules.get(name), "__file__", None)
+        if file is not None and Path(file).resolve() == path:
             return importlib.import_module(name)
     return _import_alone(path)
 

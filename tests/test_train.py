@@ -139,7 +139,9 @@ def test_outside_the_environment_it_says_what_to_run(tmp_path):
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 2
-    assert re.search(r"expected torch, .* got none\. (Run `make env-dev`|Use .*python)", done.stderr)
+    assert re.search(
+        r"expected torch, .* got none\. (Run `make env-dev`|Use .*python)", done.stderr
+    )
     assert "Traceback" not in done.stderr
 
 

@@ -5,7 +5,7 @@ import functools
 import inspect
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Parts:
     scheduler_interval: str
     metrics: Metrics
     named_metrics: dict[str, Any]  # METRICS as a dict, Ignite's Loss(f) as f
+    callbacks: list[Any]
     loaders: dict[str, Loader | None]  # "train", "val", "test"
 
 
@@ -75,6 +76,7 @@ def build(
     loss = attempt("LOSS_CONFIG", make_loss, config, device)
     named = attempt("METRICS", as_metrics, config["METRICS"]) or {}
     metrics = attempt("METRICS", Metrics, named, device)
+    callbacks = attempt("CALLBACKS", make_callbacks, config["CALLBACKS"])
     if not problems:
         problems += _check_monitor(config["MONITOR"], loaders["val"], list(named))
     if model is None or loss is None:
@@ -90,7 +92,7 @@ def build(
     if problems:
         raise ConfigError(problems)
     interval = "step" if config["ONE_CYCLE"] else config["SCHEDULER_INTERVAL"]
-    return Parts(model, loss, optimizer, scheduler, interval, metrics, named, loaders)
+    return Parts(model, loss, optimizer, scheduler, interval, metrics, named, callbacks, loaders)
 
 
 def _attempt(problems: list[str], where: str, call: Callable[..., Any], *args: Any) -> Any:
@@ -266,6 +268,12 @@ def make_scheduler(
     if "max_lr" in accepted:
         arguments.setdefault("max_lr", [group["lr"] for group in optimizer.param_groups])
     return make(optimizer, **arguments)
+
+
+def make_callbacks(callbacks: Sequence[Any]) -> list[Any]:
+    """Return the callbacks of the config: classes and partials are called, objects taken as is."""
+    is_made = (type, functools.partial)
+    return [make() if isinstance(make, is_made) else make for make in callbacks]
 
 
 def _check_monitor(monitor: str, val_loader: Loader | None, metrics: list[str]) -> list[str]:

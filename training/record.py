@@ -93,7 +93,10 @@ class Record:
             "epoch": epoch,
         }
         classes = self.config["CLASSES"]
-        meta |= {"TASK": self.config["TASK"], "CLASSES": classes and [str(name) for name in classes]}
+        meta |= {
+            "TASK": self.config["TASK"],
+            "CLASSES": classes and [str(name) for name in classes],
+        }
         meta["PREPROCESS"] = self.plain["PREPROCESS"]
         save_weights(self.weight_dir / name, state, meta)
 

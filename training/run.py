@@ -10,7 +10,6 @@ its last window, clipping, averaging, the scheduler, seeding and the files stand
 """
 
 import contextlib
-import functools
 import logging
 import math
 import sys
@@ -37,7 +36,7 @@ from training.state import Average, History, LossMean, Position, RunInterrupted,
 from utils.data.loading import Batch, Loader
 from utils.logging.console import logging_to, make_console
 from utils.seed import EPOCH, STEP, RandomState, mix, seed_all, seed_torch
-from utils.torchutils import all_finite, load_weights
+from utils.torchutils import all_finite, load_weights, torch_settings
 
 logger = logging.getLogger("plumbline")
 
@@ -85,13 +84,12 @@ class Run:
             raise ConfigError(problems)
         self.config = config = with_defaults(config)
         self.device = get_device(config["DEVICE"])
-        self._former_threads = torch.get_num_threads()
-        config["NUM_THREADS"] = config["NUM_THREADS"] or self._former_threads  # the bits need it
-        torch.set_num_threads(config["NUM_THREADS"])
-        self._former_determinism = torch.are_deterministic_algorithms_enabled()
-        torch.use_deterministic_algorithms(config["DETERMINISTIC"])
+        config["NUM_THREADS"] = config["NUM_THREADS"] or torch.get_num_threads()  # recorded
         data = {"train": train_dataset, "val": val_dataset}
-        parts = build(config, folders, data, self.device)
+        with contextlib.ExitStack() as settings:
+            settings.enter_context(torch_settings(config["NUM_THREADS"], config["DETERMINISTIC"]))
+            parts = build(config, folders, data, self.device)
+            self._open = settings.pop_all()  # until the run ends
 
         config["METRICS"] = parts.named_metrics
         self.module, self.loss, self.metrics = parts.model, parts.loss, parts.metrics
@@ -112,7 +110,8 @@ class Run:
         self._buffers = [b for b in self.module.buffers() if b.is_floating_point()]
         self._former_buffers = [b.clone() for b in self._buffers]
 
-        self.position, self.history = Position(), History(self.monitor, self._mode())
+        self.position = Position()
+        self.history = History(self.monitor, config["MONITOR_MODE"] or "min")
         self.train_mean, self.val_mean = LossMean(), LossMean()
         self.ema = Average(self.module, config["EMA"]) if config["EMA"] else None
         self._is_averaged = self._is_testing = False
@@ -123,17 +122,18 @@ class Run:
         self.track("train_mean", self.train_mean)
         self.random = RandomState()
         self.track("random", self.random)
+        for i, callback in enumerate(parts.callbacks):
+            self.track(f"callback.{i}.{type(callback).__name__}", callback)
 
         routine = module_name(sys.modules[routine]) if routine in sys.modules else routine
         self.routine = routine.removeprefix("training.").removesuffix("_training")
         self.record = Record(config, folders, self.routine)
         self._stop_signals = StopSignals()
-        self._make_callbacks()
+        self._console = make_console() if config["PROGRESS"] else None
+        own = [Trackers(config["TRACKERS"]), Progress(self._console)]
+        self.callbacks = [*parts.callbacks, *own]
 
     # ------------------------------------------------------------------------------ set-up
-
-    def _mode(self) -> str:
-        return self.config["MONITOR_MODE"] or "min"
 
     def _set_precision(self, wanted: bool | str) -> None:
         """Choose autocast and loss scaler: bf16 on the CPU, fp16 on CUDA unless named."""
@@ -145,16 +145,6 @@ class Run:
             self._autocast = torch.autocast(self.device.type, dtype)
             if is_fp16:
                 self.scaler = torch.amp.GradScaler(self.device.type)
-
-    def _make_callbacks(self) -> None:
-        self.console = make_console() if self.config["PROGRESS"] else None
-        self.callbacks: list[Any] = [
-            make() if isinstance(make, (type, functools.partial)) else make
-            for make in self.config["CALLBACKS"]
-        ]
-        for i, callback in enumerate(self.callbacks):
-            self.track(f"callback.{i}.{type(callback).__name__}", callback)
-        self.callbacks += [Trackers(self.config["TRACKERS"]), Progress(self.console)]
 
     def _hooks(self, name: str) -> list[Any]:
         """Return the callbacks' methods of this name, without those that do nothing."""
@@ -178,14 +168,17 @@ class Run:
     def __enter__(self) -> "Run":
         self._started = time.monotonic()
         self.record.start()
-        self._open = contextlib.ExitStack()
-        self._open.enter_context(logging_to(self.console, self.record.log_dir / "train.log"))
+        self._open.enter_context(logging_to(self._console, self.record.log_dir / "train.log"))
         self._stop_signals.install()
         self._open.callback(self._stop_signals.remove)
         self._on_batch_end = self._hooks("on_batch_end")
         self._warn()
-        for hook in self._hooks("on_start"):
-            hook(self)
+        try:
+            for hook in self._hooks("on_start"):
+                hook(self)
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
         return self
 
     def _warn(self) -> None:
@@ -219,8 +212,6 @@ class Run:
                     hook(self, result)
             finally:
                 self.record.finish(self._make_result(status, error))
-                torch.set_num_threads(self._former_threads)
-                torch.use_deterministic_algorithms(self._former_determinism)
 
     def result(self) -> dict[str, Any]:
         """Return what the run came to; the content of result.json."""

@@ -3,7 +3,8 @@
 import hashlib
 import io
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,16 @@ def count_parameters(module: torch.nn.Module) -> int:
 def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
     """Tell whether no floating-point tensor holds a NaN or an infinite value."""
     return all(bool(torch.isfinite(t).all()) for t in tensors if t.is_floating_point())
+
+
+@contextmanager
+def torch_settings(n_threads: int, deterministic: bool) -> Iterator[None]:
+    """Use this many threads and, if wanted, only deterministic kernels; put both back after."""
+    former = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(n_threads)
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(former[0])
+        torch.use_deterministic_algorithms(former[1])

@@ -397,7 +397,13 @@ def test_the_readme_dict_of_old_trains(routine, tmp_path):
     x = torch.randn(2, 12, 32, 32, generator=generator)
     data = Arrays(x, (x[:, :2] > 0).float())
     result = module.train(data, data, config, folders(tmp_path))
-    assert set(result["metrics"]) == {"train_loss", "val_loss", "val_f1", "val_precision", "val_recall"}
+    assert set(result["metrics"]) == {
+        "train_loss",
+        "val_loss",
+        "val_f1",
+        "val_precision",
+        "val_recall",
+    }
     assert not result["run"].startswith("2019")  # DATE is the start of the run
     text = Path(result["paths"]["log_dir"], "config.yaml").read_text()
     assert "f1: {_target_: utils.metrics.f1, _partial_: true}" in text
