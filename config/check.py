@@ -1,14 +1,14 @@
 """Find every problem of a config before anything is built or written."""
 
-import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Mapping, Set
+from functools import partial
 from typing import Any
 
 from config.errors import did_you_mean, shorten
-from config.keys import CHECKPOINT_KEYS, KEYS, LOADER_KEYS, REQUIRED, Kind
+from config.keys import CHECKPOINT_KEYS, KEYS, LOADER_KEYS, REQUIRED, Kind, with_defaults
 
 # how many positional arguments the run itself passes to the callable of a key
 _N_GIVEN = {"OPTIMIZER": 1, "SCHEDULER": 1}
@@ -20,7 +20,6 @@ FILLED_IN = {
     "VAL_DATASET": ("task", "preprocess"),
     "TEST_DATASET": ("task", "preprocess"),
 }
-_CALLED = ("MODEL", "LOSS", "OPTIMIZER", "SCHEDULER", *FILLED_IN)
 
 
 def check_config(config: Mapping[str, Any], data_given: bool = False) -> list[str]:
@@ -30,61 +29,91 @@ def check_config(config: Mapping[str, Any], data_given: bool = False) -> list[st
         config: The user's dict, before defaults are filled in.
         data_given: The datasets are handed to `train()`, so the config needs none.
     """
-    problems = []
+    problems, good = [], {}
     for name, value in config.items():
-        if name not in KEYS:
-            problems.append(
-                f'train_config["{name}"]: expected a known key, got "{name}".'
-                f"{did_you_mean(name, KEYS)} `python train.py --help` lists all keys."
-            )
-        elif not KEYS[name].kind.accepts(value):
-            problems.append(
-                f'train_config["{name}"]: expected {KEYS[name].kind.rule}, got {shorten(value)}.'
-                f" It is: {KEYS[name].meaning}."
-            )
+        problem = _check_value(name, value)
+        if problem is None:
+            good[name] = value
+        else:
+            problems.append(f'train_config["{name}"]: {problem}')
     problems += [
         f'train_config["{name}"]: expected {KEYS[name].kind.rule}, got nothing.'
         f" It is: {KEYS[name].meaning}."
         for name in REQUIRED
-        if config.get(name) is None
+        if name not in config
     ]
-    if problems:  # the checks below compare values whose kinds are right
-        return problems + _check_calls(config, skip=_names_in(problems))
-    return _check_calls(config) + _check_together(config, data_given)
+    bad = {*config, *REQUIRED} - good.keys()  # has its message: what follows leaves it alone
+    complete = with_defaults(good)
+    return problems + _check_calls(complete, bad, data_given) + _check_together(complete, bad)
 
 
-def _names_in(problems: Iterable[str]) -> set[str]:
-    return {problem.split('"')[1] for problem in problems}
-
-
-def _check_calls(config: Mapping[str, Any], skip: Iterable[str] = ()) -> list[str]:
-    problems = []
-    for name in dict.fromkeys(_CALLED):
-        arguments = config.get(f"{name}_CONFIG", {})
-        called = config.get(name)
-        if called is None or name in skip or f"{name}_CONFIG" in skip:
-            continue
-        if name == "LOSS" and not isinstance(called, type) and _is_module(called):
-            if arguments:
-                problems.append(
-                    'train_config["LOSS_CONFIG"]: expected nothing beside a LOSS that is built'
-                    f" already, got {shorten(dict(arguments))}. Give LOSS the class."
-                )
-            continue
-        is_loss_function = name == "LOSS" and not isinstance(called, type)  # loss(pred, target)
-        problems += check_call(
-            called,
-            arguments,
-            f'train_config["{name}_CONFIG"]',
-            n_given=2 if is_loss_function else _N_GIVEN.get(name, 0),
-            filled_in=FILLED_IN.get(name, ()),
-            remedy=f"~{name}_CONFIG.",
-        )
-    return problems
+def _check_value(name: Any, value: Any) -> str | None:
+    if name not in KEYS:
+        near = did_you_mean(str(name), KEYS)
+        return f'expected a known key, got "{name}".{near} `python train.py --help` lists all keys.'
+    is_network = name == "MODEL" and _is_module(value)  # could be neither repeated nor captured
+    # would make an object of (pred, target)
+    is_loss_class = name == "LOSS" and isinstance(value, partial) and isinstance(value.func, type)
+    if KEYS[name].kind.accepts(value) and not is_network and not is_loss_class:
+        return None
+    is_object = f"{name}_CONFIG" in KEYS and value is not None and not isinstance(value, str)
+    advice = f"It is: {KEYS[name].meaning}."
+    if is_object:
+        advice = f"Name the class, and put its arguments into {name}_CONFIG."
+    return f"expected {KEYS[name].kind.rule}, got {shorten(value)}. {advice}"
 
 
 def _is_module(value: Any) -> bool:
-    return hasattr(value, "forward") and hasattr(value, "state_dict")
+    is_object = not isinstance(value, type)
+    return is_object and hasattr(value, "forward") and hasattr(value, "state_dict")
+
+
+def _check_calls(config: Mapping[str, Any], bad: Set[str], data_given: bool) -> list[str]:
+    problems = []
+    for name in KEYS:
+        key = f"{name}_CONFIG"
+        is_handed = data_given and name in ("TRAIN_DATASET", "VAL_DATASET")
+        if key not in KEYS or is_handed or bad & {name, key}:
+            continue
+        called, arguments = _find_called(name, config), config[key]
+        if called is None:
+            if arguments:
+                problems.append(
+                    f'train_config["{name}"]: expected {KEYS[name].kind.rule} for {key}, got'
+                    f" nothing. Set {name}, or remove the arguments with ~{key}."
+                )
+        elif _is_module(called):  # a LOSS
+            if arguments:
+                problems.append(
+                    f'train_config["{key}"]: expected nothing beside a {name} that is made'
+                    f" already, got {shorten(arguments)}. Name the class in {name}."
+                )
+        else:
+            is_loss_function = name == "LOSS" and not isinstance(called, type)
+            problems += check_call(
+                called,
+                arguments,
+                f'train_config["{key}"]',
+                n_given=2 if is_loss_function else _N_GIVEN.get(name, 0),  # loss(pred, target)
+                filled_in=FILLED_IN.get(name, ()),
+                remedy=f"~{key}.",
+            )
+    return problems
+
+
+def _find_called(name: str, config: Mapping[str, Any]) -> Any:
+    """Return what the run calls with the arguments of NAME_CONFIG."""
+    if name == "OPTIMIZER" and config[name] is None:
+        from torch.optim import AdamW  # torch costs a second: only where a config is checked
+
+        return AdamW
+    if name == "SCHEDULER" and config["ONE_CYCLE"]:
+        from torch.optim.lr_scheduler import OneCycleLR
+
+        return OneCycleLR
+    if name == "VAL_DATASET" and config["VAL_DATASET_CONFIG"]:
+        return config["VAL_DATASET"] or config["TRAIN_DATASET"]
+    return config[name]
 
 
 def check_call(
@@ -92,7 +121,7 @@ def check_call(
     arguments: Mapping[str, Any],
     where: str,
     n_given: int = 0,
-    filled_in: Iterable[str] = (),
+    filled_in: Container[str] = (),
     remedy: str = "",
 ) -> list[str]:
     """Return what is wrong with calling something with these keyword arguments.
@@ -106,38 +135,34 @@ def check_call(
         remedy: Start of the override that removes an argument, such as `~MODEL_CONFIG.`.
     """
     try:
-        signature = inspect.signature(called)
+        parameters = list(inspect.signature(called).parameters.values())
     except (TypeError, ValueError):
         return []
-    hints = _hints(called)
-    title = getattr(called, "__name__", None) or getattr(
-        getattr(called, "func", called), "__name__", type(called).__name__
-    )
-    parameters = list(signature.parameters.values())
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    by_name = {
+    title, hints = _unwrap(called).__name__, _hints(called)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    accepted = {
         p.name: p
         for i, p in enumerate(parameters)
-        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-        and not (i < n_given and p.kind is not p.KEYWORD_ONLY)
+        if p.kind is p.KEYWORD_ONLY or (p.kind is p.POSITIONAL_OR_KEYWORD and i >= n_given)
     }
     problems = []
     for name, value in arguments.items():
-        if name not in by_name:
-            if not open_ended:
+        if name in accepted:
+            rule = _broken_rule(value, hints.get(name), accepted[name].default)
+            if rule is not None:
                 problems.append(
-                    f"{where}: expected an argument of {title} ({', '.join(by_name) or 'none'}),"
-                    f' got "{name}".{did_you_mean(name, by_name)} Rename it, or remove it'
-                    f" with {remedy}{name}."
+                    f'{where}["{name}"]: expected {rule}, got {shorten(value)}.'
+                    f" {title} says so in its signature."
                 )
-        elif (rule := _type_problem(value, hints.get(name))) is not None:
+        elif not takes_any:
+            remove = f", or remove it with {remedy}{name}" if remedy else " or remove it"
             problems.append(
-                f'{where}["{name}"]: expected {rule}, got {shorten(value)}.'
-                f" {title} says so in its signature."
+                f"{where}: expected an argument of {title} ({', '.join(accepted) or 'none'}),"
+                f' got "{name}".{did_you_mean(name, accepted)} Rename it{remove}.'
             )
     missing = [
         name
-        for name, p in by_name.items()
+        for name, p in accepted.items()
         if p.default is p.empty and name not in arguments and name not in filled_in
     ]
     if missing:
@@ -148,9 +173,15 @@ def check_call(
     return problems
 
 
-def _hints(called: Any) -> dict[str, Any]:
-    while isinstance(called, functools.partial):
+def _unwrap(called: Any) -> Any:
+    """Return the class or function below partials; of an object that is called, its class."""
+    while isinstance(called, partial):
         called = called.func
+    return called if hasattr(called, "__name__") else type(called)
+
+
+def _hints(called: Any) -> dict[str, Any]:
+    called = _unwrap(called)
     try:
         return typing.get_type_hints(called.__init__ if isinstance(called, type) else called)
     except Exception:  # noqa: BLE001, an annotation may name anything; then there is no rule
@@ -160,67 +191,63 @@ def _hints(called: Any) -> dict[str, Any]:
 _PLAIN = {int: (int,), float: (int, float), bool: (bool,), str: (str,), type(None): (type(None),)}
 
 
-def _type_problem(value: Any, hint: Any) -> str | None:
-    """Return the rule that a value breaks; only numbers, text, flags and None are judged."""
-    options = (
-        typing.get_args(hint)
-        if typing.get_origin(hint) in (typing.Union, types.UnionType)
-        else (hint,)
-    )
-    if not all(option in _PLAIN for option in options) or not isinstance(
-        value, (int, float, str, type(None))
-    ):
+def _broken_rule(value: Any, hint: Any, default: Any) -> str | None:
+    """Return the annotation that a value breaks; only numbers, text, flags and None are judged.
+
+    A value of the default's type is right, whatever the annotation says.
+    """
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    options = typing.get_args(hint) if is_union else (hint,)
+    # torch.optim takes `lr: float | Tensor`, which text is not either
+    options = [option for option in options if getattr(option, "__name__", "") != "Tensor"]
+    is_judged = options and all(isinstance(o, type) and o in _PLAIN for o in options)
+    if not is_judged or not isinstance(value, (int, float, str, type(None))):
+        return None
+    if type(value) is type(default):
         return None
     for option in options:
         is_flag_as_number = isinstance(value, bool) and option is not bool
         if isinstance(value, _PLAIN[option]) and not is_flag_as_number:
             return None
-    return " or ".join("None" if o is type(None) else o.__name__ for o in options)
+    return " or ".join("None" if option is type(None) else option.__name__ for option in options)
 
 
-def _check_together(config: Mapping[str, Any], data_given: bool) -> list[str]:
+def _check_together(config: Mapping[str, Any], bad: Set[str]) -> list[str]:
     """Return the problems that only several keys together show."""
     problems = []
-    get = {name: key.default for name, key in KEYS.items()} | dict(config)
-    lr = get["OPTIMIZER_CONFIG"].get("lr")
-    if get["LR"] is not None and lr is not None and lr != get["LR"]:
+    lr, own_lr, monitor = config["LR"], config["OPTIMIZER_CONFIG"].get("lr"), config["MONITOR"]
+    if lr is not None and own_lr is not None and lr != own_lr:
         problems.append(
-            f'train_config["LR"]: expected the learning rate of OPTIMIZER_CONFIG ({lr}) or none,'
-            f" got {get['LR']}. Remove one of them: ~LR or ~OPTIMIZER_CONFIG.lr."
+            f'train_config["LR"]: expected the learning rate of OPTIMIZER_CONFIG ({own_lr}) or'
+            f" none, got {lr}. Remove one of them: ~LR or ~OPTIMIZER_CONFIG.lr."
         )
-    if get["ONE_CYCLE"] and get["SCHEDULER"] is not None:
+    if config["ONE_CYCLE"] and config["SCHEDULER"] is not None:
         problems.append(
             'train_config["ONE_CYCLE"]: expected no SCHEDULER beside it, got both.'
             " Set ONE_CYCLE=False, or remove it with ~SCHEDULER."
         )
-    if get["MONITOR_MODE"] is None and not get["MONITOR"].endswith("loss"):
+    is_inferred = "MONITOR_MODE" in bad or monitor.endswith("loss")
+    if config["MONITOR_MODE"] is None and not is_inferred:
         problems.append(
-            f'train_config["MONITOR_MODE"]: expected "min" or "max" for MONITOR "{get["MONITOR"]}",'
-            " got None. Set MONITOR_MODE=max if higher is better."
+            f'train_config["MONITOR_MODE"]: expected "min" or "max" for MONITOR "{monitor}", got'
+            " None. Set MONITOR_MODE=max if higher is better."
         )
-    problems += _check_entries("CHECKPOINT", get["CHECKPOINT"], CHECKPOINT_KEYS)
-    problems += _check_entries("DATA_LOADER_CONFIG", get["DATA_LOADER_CONFIG"], LOADER_KEYS)
-    if data_given:
-        return problems
-    if get["TRAIN_DATASET"] is None and get["TRAIN_DATASET_CONFIG"]:
-        problems.append(
-            'train_config["TRAIN_DATASET"]: expected a dataset class for TRAIN_DATASET_CONFIG,'
-            " got None. Name one, for example utils.data.PairedFolder."
-        )
+    for name, table in (("CHECKPOINT", CHECKPOINT_KEYS), ("DATA_LOADER_CONFIG", LOADER_KEYS)):
+        problems += _check_entries(name, config[name], table)
     return problems
 
 
-def _check_entries(name: str, entries: Mapping[str, Any], table: Mapping[str, Kind]) -> list[str]:
+def _check_entries(name: str, entries: Mapping[Any, Any], table: Mapping[str, Kind]) -> list[str]:
     problems = []
     for entry, value in entries.items():
         if entry not in table:
             problems.append(
                 f'train_config["{name}"]: expected one of {", ".join(table)}, got "{entry}".'
-                f"{did_you_mean(entry, table)} Rename it, or remove it with ~{name}.{entry}."
+                f"{did_you_mean(str(entry), table)} Rename it, or remove it with ~{name}.{entry}."
             )
         elif not table[entry].accepts(value):
             problems.append(
                 f'train_config["{name}"]["{entry}"]: expected {table[entry].rule},'
-                f" got {shorten(value)}. Set {name}.{entry}=..."
+                f" got {shorten(value)}. Set {name}.{entry}=..., or remove it with ~{name}.{entry}."
             )
     return problems

@@ -1,6 +1,7 @@
 """Errors that a user can mend, and the way they are worded."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -23,6 +24,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def shorten(value: object, limit: int = 80) -> str:
-    """Return the repr of a value, cut to `limit` characters so that a message stays readable."""
-    text = repr(value)
+    """Return the repr of a value on one line, cut to `limit` characters."""
+    text = re.sub(r"\s*\n\s*", " ", repr(value))  # torch's modules take a line for each part
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,17 +1,17 @@
 """From the command line to a config: load the file, apply KEY=VALUE, resolve names."""
 
-import importlib
+import importlib.util
 import os
 import sys
 import types
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Container, Iterable, Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
-from config.codec import decode_config, get_object, import_file, is_file
-from config.config import global_config
-from config.errors import ConfigError, did_you_mean
-from config.keys import KEYS, TEXT, copy_containers, is_import_path, read_literal
+from config.config import ROOT_PATH, global_config
+from config.errors import ConfigError, did_you_mean, shorten
+from config.keys import KEYS, copy_containers, is_import_path, read_literal, read_text
+from config.names import get_object
 
 
 def load_config(
@@ -26,12 +26,16 @@ def load_config(
         name: Name of the dict in a Python file.
 
     Returns:
-        The config as a private dict, and the `global_config` with its overrides.
+        The config as a private dict, and the `global_config` with its overrides. `DATE=...` goes
+        to the latter, because a DATE in the config is that of an earlier run.
 
     Raises:
-        ConfigError: Everything that is wrong with the file and the overrides.
+        ConfigError: The file cannot be read, or else all that is wrong with the overrides and
+            with the names in the file.
     """
-    config = copy_containers(_read(source, name))
+    overrides = list(overrides)
+    replaced = {text.removeprefix("~").partition("=")[0] for text in overrides}
+    config = copy_containers(_read(source, name, replaced))
     folders, problems = dict(global_config), []
     for text in overrides:
         try:
@@ -49,19 +53,18 @@ def load_config(
     return config, folders
 
 
-def _read(source: str, name: str) -> Mapping[str, Any]:
+def _read(source: str, name: str, replaced: Container[str]) -> Mapping[str, Any]:
     if source.endswith((".yaml", ".yml")):
+        from config.codec import decode_config  # needs PyYAML: see missing_packages
+
         path = Path(source)
         if not path.is_file():
             raise ConfigError(f'"{source}": expected a config file, got none. Check the path.')
-        return decode_config(path.read_text(encoding="utf-8"), source)
-    module = import_file(Path(source)) if is_file(source) else get_object(source)
-    if not isinstance(module, types.ModuleType):
-        raise ConfigError(f'"{source}": expected a module, got {type(module).__name__}.')
-    config = getattr(module, name, None)
+        return decode_config(path.read_text(encoding="utf-8"), source, replaced)
+    config = getattr(get_object(source), name, None)
     if not isinstance(config, Mapping):
         raise ConfigError(
-            f'"{source}": expected a file with a dict `{name}`, got'
+            f'"{source}": expected a module with a dict `{name}`, got'
             f" {'none' if config is None else type(config).__name__}."
             " Copy experiments/scenes.py to start with."
         )
@@ -70,56 +73,63 @@ def _read(source: str, name: str) -> Mapping[str, Any]:
 
 def _override(config: dict[str, Any], folders: dict[str, Any], text: str) -> None:
     removes = text.startswith("~")
-    path, equals, value = text.lstrip("~").partition("=")
-    key, *inner = path.split(".")
+    path, equals, value = text.removeprefix("~").partition("=")
+    *outer, last = path.split(".")
+    key = path.split(".")[0]
     if removes == bool(equals):
         raise ConfigError(f'"{text}": expected KEY=VALUE or ~KEY, got neither. See --help.')
-    if key in folders and not inner and not removes:
-        folders[key] = Path(value).expanduser().resolve()
+    if path == "DATE" and not removes:
+        folders[path] = KEYS[path].kind.read(value)
+        return
+    if path in global_config and not removes:
+        folders[path] = _read_folder(text, value, folders[path])
         return
     if key not in KEYS:
-        known = [*KEYS, *folders]
+        known = [*KEYS, *global_config]
         raise ConfigError(
-            f'"{text}": expected a known key, got "{key}".{did_you_mean(key, known)}'
+            f'"{text}": expected a known key, got "{path}".{did_you_mean(key, known)}'
             " `python train.py --help` lists all keys."
         )
     holder = config
-    for part in [key, *inner][:-1]:
-        if holder is config and part not in config:
-            config[part] = copy_containers(KEYS[part].default)
-        holder = holder.get(part) if isinstance(holder, dict) else None
-        if not isinstance(holder, dict):
-            raise ConfigError(f'"{text}": expected a dict at "{part}", got none. Set {part} first.')
-    last = inner[-1] if inner else key
-    if removes:
-        if last not in holder:
+    for part in outer:
+        if holder.get(part) is None and not removes:
+            holder[part] = {}
+        if not isinstance(holder.get(part), dict):
             raise ConfigError(
-                f'"{text}": expected an entry of the config, got "{path}".'
-                f"{did_you_mean(last, holder)} There is nothing to remove."
+                f'"{text}": expected a dict at "{part}", got {shorten(holder.get(part))}.'
+                f' Set or remove "{part}" as a whole.'
             )
+        holder = holder[part]
+    if not removes:
+        former = holder.get(last)
+        holder[last] = _read_entry(value, former) if outer else KEYS[key].kind.read(value)
+    elif last in holder:
         del holder[last]
     else:
-        holder[last] = _read_inner(value, holder.get(last)) if inner else _read_key(key, value)
+        raise ConfigError(
+            f'"{text}": expected an entry of the config, got "{path}".{did_you_mean(last, holder)}'
+            " There is nothing to remove."
+        )
 
 
-def _read_key(key: str, text: str) -> Any:
-    kind = KEYS[key].kind
-    if kind.read is TEXT.read:
-        return kind.read(text)
-    if is_import_path(key):
-        return None if text == "None" else get_object(text)
-    return kind.read(text)
+def _read_folder(text: str, value: str, former: Any) -> Any:
+    if not isinstance(former, PurePath):  # a setting of your own
+        return _read_entry(value, former)
+    if not value:
+        raise ConfigError(f'"{text}": expected a folder, got nothing. Give its path.')
+    return Path(value).expanduser().resolve()
 
 
-def _read_inner(text: str, former: Any) -> Any:
+def _read_entry(text: str, former: Any) -> Any:
     """Read the value of an argument: a literal, an import path, else text.
 
-    Text that replaces text stays text; other text with a dot is tried as an import path.
+    What replaces text or a path stays text.
     """
-    if isinstance(former, str):
-        return text
+    if isinstance(former, (str, PurePath)):
+        return read_text(text)
     value = read_literal(text)
-    if not isinstance(value, str) or value != text or "." not in text:
+    is_name = value == text and ("." in text or callable(former))
+    if not is_name:
         return value
     try:
         return get_object(text)
@@ -132,10 +142,10 @@ def _read_inner(text: str, former: Any) -> Any:
 # ------------------------------------------------------------------------------------ routines
 
 
-def list_routines(folders: Mapping[str, Any] = global_config) -> list[str]:
+def list_routines() -> list[str]:
     """Return the short names of the routines: the files training/<name>_training.py."""
     suffix = "_training.py"
-    found = Path(folders["ROOT_PATH"], "training").glob("*" + suffix)
+    found = (ROOT_PATH / "training").glob("*" + suffix)
     return sorted(path.name.removesuffix(suffix) for path in found)
 
 
@@ -151,33 +161,22 @@ def load_routine(routine: Any) -> types.ModuleType:
     module = routine
     if isinstance(routine, str):
         names = list_routines()
-        if routine in names:
-            module = _import_routine(f"training.{routine}_training", routine)
-        elif is_file(routine):
-            module = import_file(Path(routine))
-        elif "." in routine:
-            module = _import_routine(routine, routine)
-        else:
+        path = f"training.{routine}_training" if routine in names else routine
+        if "." not in path:
             raise ConfigError(
                 f"ROUTINE_NAME: expected one of {', '.join(names)} or a module with train(),"
                 f' got "{routine}".{did_you_mean(routine, names)} Set --routine.'
             )
+        try:
+            module = get_object(path)
+        except ConfigError as error:
+            raise ConfigError([f"ROUTINE_NAME: {line}" for line in error.problems]) from error
     if not callable(getattr(module, "train", None)):
         raise ConfigError(
             "ROUTINE_NAME: expected a module with train(), got"
             f' "{getattr(module, "__name__", module)}". Choose one with --routine pytorch.'
         )
     return module
-
-
-def _import_routine(name: str, routine: str) -> types.ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f'ROUTINE_NAME: expected the package "{error.name}" for the routine "{routine}",'
-            " got none. Run `make env-dev`."
-        ) from error
 
 
 def missing_packages() -> str | None:

@@ -3,6 +3,8 @@ import io
 import json
 import math
 import os
+import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -204,29 +206,25 @@ def test_a_notebook_gets_what_the_command_line_writes(runs):
 # ---- networks whose outputs are known
 
 
-class Echo(nn.Module):
-    """Gives the pixels of the first row as logits: (N, C, H, W) to (N, W)."""
+class FirstRow(nn.Module):
+    """Gives the first row of the picture as logits: (N, C, H, W) to (N, W)."""
+
+    error: BaseException | None = None  # what a picture of two rows raises
 
     def __init__(self, gain: float = 1.0) -> None:
         super().__init__()
-        self.gain = nn.Parameter(torch.tensor(float(gain)), requires_grad=False)
+        self.gain = gain
+        self.anything = nn.Parameter(torch.zeros(1))
 
     def forward(self, x):
+        if self.error is not None and x.shape[2] == 2:
+            raise self.error
         return x[:, 0, 0] * self.gain
 
 
-class Broken(Echo):
-    """Raises on a picture of two rows, on others as Echo."""
+class Whole(FirstRow):
+    """Gives no tensor."""
 
-    error: BaseException = KeyError("lost")
-
-    def forward(self, x):
-        if x.shape[2] == 2:
-            raise self.error
-        return super().forward(x)
-
-
-class Dictionary(Echo):
     def forward(self, x):
         return {"out": x}
 
@@ -242,13 +240,10 @@ def save_conv(path: Path, weight, task: str | None, bias=None, **meta) -> Path:
     return path
 
 
-def save_echo(path: Path, task: str | None, **meta) -> Path:
-    save_weights(path, Echo().state_dict(), {"TASK": task} | meta)
-    return path
-
-
-def echo(task: str | None, **more) -> Predictor:
-    return Predictor(Echo(), "cpu", task, **more)
+def save_row(path: Path, task: str | None, **meta) -> list[str]:
+    """Save the weights of FirstRow; return the arguments that name both."""
+    save_weights(path, FirstRow().state_dict(), {"TASK": task} | meta)
+    return ["--weights", str(path), "MODEL=tests.test_predict.FirstRow"]
 
 
 @pytest.fixture
@@ -351,3 +346,412 @@ def test_more_classes_than_a_byte_holds(tmp_path):
         legend[299]["colour"],
         legend[1]["colour"],
     ]
+
+
+def test_colours_are_distinct_and_begin_with_black():
+    palette = make_palette(256)
+    assert palette[0].tolist() == [0, 0, 0]
+    assert len({tuple(colour) for colour in palette.tolist()}) == 256
+    eight = make_palette(8).astype(int)
+    distances = np.abs(eight[:, None] - eight[None]).sum(axis=2)
+    assert distances[~np.eye(8, dtype=bool)].min() > 80
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 6), (3, 2)])
+def test_maps_have_the_size_of_the_input_although_it_is_resized(tmp_path, height, width):
+    preprocess = {"size": [4, 4], "scale": 0.5, "mean": 1}
+    weights = save_conv(tmp_path / "w.pth", [[1]], "binary_segmentation", PREPROCESS=preprocess)
+    x = np.zeros((height, width))
+    x[:, width // 2 :] = 8
+    predictor = load_predictor(weights)
+    decision = predictor(x)
+    assert decision.shape == x.shape == predictor.probabilities(x).shape
+    assert decision[:, 0].max() == 0
+    assert decision[:, -1].min() == 1
+    raw = load_predictor(weights, preprocess={"size": None})
+    assert np.allclose(raw.logits(x).numpy()[0, 0], x * 0.5 - 1)  # the file's other keys stay
+
+
+def test_a_preprocess_of_tuples_is_read(tmp_path):
+    preprocess = encode({"size": (2, 2), "mean": (1.0,)})
+    weights = save_conv(
+        tmp_path / "w.pth", [[1]], None, PREPROCESS=preprocess, CLASSES=encode(("a", "b"))
+    )
+    predictor = load_predictor(weights)
+    assert (predictor.preprocess.size, predictor.classes) == ([2, 2], ["a", "b"])
+
+
+def test_without_a_task_outputs_are_raw_and_it_is_said(tmp_path, image, capsys):
+    out = tmp_path / "out"
+    weights = save_conv(tmp_path / "w.pth", [[2], [-1]], None, bias=[1, 0])
+    assert call("-i", image, "-o", out, "--weights", weights) == 0
+    assert "Outputs are raw: the weights file names no TASK." in capsys.readouterr().out
+    assert files_in(out) == ["a.npy"]
+    raw, x = np.load(out / "a.npy"), np.load(image).astype(np.float32)
+    assert raw.dtype == np.float32
+    assert np.array_equal(raw, np.stack([2 * x + 1, -x], axis=2))
+    with pytest.raises(ValueError, match="TASK: expected one of"):
+        load_predictor(weights).probabilities(x)
+
+
+@pytest.mark.parametrize("task", ["embedding", "regression"])
+def test_tasks_without_decision_give_what_the_network_gives(tmp_path, image, task, capsys):
+    arguments = save_row(tmp_path / "w.pth", task)
+    assert call("-i", image, "-o", tmp_path / "out", *arguments) == 0
+    assert "raw" not in capsys.readouterr().out
+    assert files_in(tmp_path / "out") == ["a.npy"]
+    assert np.load(tmp_path / "out" / "a.npy").tolist() == [0, 20, 10]
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "row", "expected"),
+    [
+        ("multiclass", None, [0, 3, 1], ["1", "0", "1", "2"]),
+        ("multiclass", ["a", "b", "c"], [0, 3, 1], ["b", "a", "b", "c"]),
+        ("multilabel", ["a", "b", "c"], [1, -1, 2], ["a;c", "a", "b", "c"]),
+        ("multilabel", ["a", "b"], [-1, -1], ["", "a", "b"]),
+        ("multilabel", ["a"], [1], ["a", "a"]),
+        ("binary", None, [2], ["1", "0", "1"]),
+        ("binary", ["ship"], [-2], ["not ship", "not ship", "ship"]),
+        ("binary", ["sea", "ship"], [2], ["ship", "sea", "ship"]),
+    ],
+)
+def test_rows_of_a_classification(tmp_path, task, classes, row, expected):
+    np.save(tmp_path / "a.npy", np.array([row, row, row], dtype=np.float32))
+    arguments = save_row(tmp_path / "w.pth", task, CLASSES=classes)
+    out = tmp_path / "out"
+    assert call("-i", tmp_path / "a.npy", "-o", out, *arguments) == 0
+    assert files_in(out) == ["a.npy", "predictions.csv"]
+    with open(out / "predictions.csv", newline="") as file:
+        header, (name, chosen, *shares) = csv.reader(file)
+    assert header == ["file", "class", *expected[1:]]
+    assert (name, chosen) == (str(tmp_path / "a.npy"), expected[0])
+    logits = np.array(row, dtype=np.float64)
+    if task == "multiclass":
+        wanted = np.exp(logits) / np.exp(logits).sum()
+    else:
+        wanted = 1 / (1 + np.exp(-logits))
+    assert np.allclose(np.load(out / "a.npy"), wanted, atol=1e-6)
+    if task == "binary":
+        wanted = [1 - wanted[0], wanted[0]]
+    assert np.allclose([float(share) for share in shares], wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "decision"),
+    [
+        ("multiclass", [0, 3, 1], np.int64(1)),
+        ("multilabel", [1, -1], np.array([1, 0], np.uint8)),
+        ("binary", [2], np.uint8(1)),
+    ],
+)
+def test_decisions_of_a_classification(task, row, decision):
+    found = Predictor(FirstRow(), "cpu", task)(np.array([row, row]))
+    assert isinstance(found, np.ndarray)
+    assert found.dtype == decision.dtype
+    assert np.array_equal(found, decision)
+
+
+# ---- files that fail
+
+
+def test_unreadable_files_are_named_and_the_others_written(tmp_path, weights, image, capsys):
+    (image.parent / "broken.npy").write_bytes(b"no array")
+    (image.parent / "notes.txt").write_text("text")
+    np.save(image.parent / "nan.npy", np.array([[1.0, np.nan]]))
+    np.save(image.parent / "bands.npy", np.zeros((2, 2, 3)))
+    missing = image.parent / "missing.png"
+    out = tmp_path / "out"
+    assert call("-i", image.parent / "*", missing, "-o", out, "--weights", weights) == 1
+    assert files_in(out) == ["a.npy", "a.png", "classes.json"]
+    said = capsys.readouterr()
+    assert f"1 of 6 files predicted, outputs in {out}" in said.out
+    lines = dict(
+        zip(["bands", "broken", "nan", "notes", "missing"], said.err.splitlines(), strict=True)
+    )
+    folder = f"predict.py: {image.parent}/"
+    assert lines["bands"].startswith(
+        f"{folder}bands.npy: expected an array that the network takes,"
+    )
+    assert "got shape (2, 2, 3): Given groups=1" in lines["bands"]
+    assert lines["broken"].startswith(f"{folder}broken.npy: expected a readable .npy file")
+    assert lines["nan"].startswith(f"{folder}nan.npy: expected numbers from the network, got NaN")
+    assert lines["notes"].startswith(f"{folder}notes.txt: expected one of .npy, ")
+    assert lines["missing"].endswith(f"No such file or directory: '{missing}'")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (KeyError("lost"), "KeyError: 'lost'"),
+        (RuntimeError("no memory\ntrace"), "got shape (2, 3): no memory. Check its channels"),
+    ],
+)
+def test_a_network_that_raises_does_not_stop_the_others(
+    tmp_path, image, monkeypatch, capsys, error, line
+):
+    monkeypatch.setattr(FirstRow, "error", error)
+    np.save(image.parent / "b.npy", np.zeros((3, 3)))
+    arguments = save_row(tmp_path / "w.pth", "multiclass")
+    assert call("-i", image, image.parent / "b.npy", "-o", tmp_path / "out", *arguments) == 1
+    assert files_in(tmp_path / "out") == ["b.npy", "predictions.csv"]
+    assert line in capsys.readouterr().err
+    assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 2
+
+
+def test_an_interrupted_prediction_keeps_what_it_has(tmp_path, image, monkeypatch, capsys):
+    monkeypatch.setattr(FirstRow, "error", KeyboardInterrupt())
+    np.save(image.parent / "0.npy", np.zeros((3, 3)))
+    arguments = save_row(tmp_path / "w.pth", "multiclass")
+    assert call("-i", image.parent / "*.npy", "-o", tmp_path / "out", *arguments) == 130
+    assert files_in(tmp_path / "out") == ["0.npy", "predictions.csv"]
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_table_that_cannot_be_written_is_said(tmp_path, image, capsys):
+    arguments = save_row(tmp_path / "w.pth", "multiclass")
+    (tmp_path / "out" / "predictions.csv").mkdir(parents=True)
+    assert call("-i", image, "-o", tmp_path / "out", "--overwrite", *arguments) == 1
+    assert "predictions.csv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("network", "task", "classes", "problem"),
+    [
+        (Whole(), None, None, "MODEL: expected a network that gives a tensor, got dict"),
+        (FirstRow(), "binary", None, r"expected outputs \(1, 1\) for binary, got \(1, 3\)"),
+        (
+            FirstRow(),
+            "multiclass_segmentation",
+            None,
+            r"expected outputs \(1, K, H, W\) for multiclass_segmentation, got \(1, 3\)",
+        ),
+        (nn.Identity(), "multilabel", None, r"outputs \(1, K\) for multilabel, got \(1, 1, 2, 3\)"),
+    ],
+)
+def test_outputs_that_do_not_fit_the_task_are_refused(network, task, classes, problem):
+    with pytest.raises(ValueError, match=problem):
+        Predictor(network, "cpu", task, classes)(np.zeros((2, 3)))
+
+
+def test_names_that_do_not_fit_the_outputs_are_refused(tmp_path, image, capsys):
+    arguments = save_row(tmp_path / "w.pth", "multiclass", CLASSES=["a", "b"])
+    assert call("-i", image, "-o", tmp_path / "out", *arguments) == 1
+    assert "CLASSES: expected 3 names for multiclass, got a, b." in capsys.readouterr().err
+    assert files_in(tmp_path / "out") == []
+    assert call("-i", image, "-o", tmp_path / "out", *arguments, "CLASSES=['a', 'b', 'c']") == 0
+
+
+# ---- names of files
+
+
+def test_existing_outputs_are_kept_unless_asked(tmp_path, weights, image, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.npy").write_text("mine")
+    assert call("-i", image, "-o", out, "--weights", weights) == 2
+    assert f"-o: expected none of {out}/a.npy, got them." in capsys.readouterr().err
+    assert files_in(out) == ["a.npy"]
+    assert (out / "a.npy").read_text() == "mine"
+    assert call("-i", image, "-o", out, "--weights", weights, "--overwrite") == 0
+    assert np.load(out / "a.npy").shape == (2, 3)
+    assert call("-i", image, "-o", out, "--weights", weights) == 2
+    assert f"{out}/a.npy, {out}/a.png, {out}/classes.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_inputs_are_never_overwritten(weights, image, more, capsys):
+    before = image.read_bytes()
+    assert call("-i", image, "-o", image.parent, "--weights", weights, *more) == 2
+    assert "expected another folder than that of the inputs" in capsys.readouterr().err
+    assert files_in(image.parent) == ["a.npy"]
+    assert image.read_bytes() == before
+
+
+def test_equal_names_in_several_folders_keep_their_folders(tmp_path, weights):
+    for place in ("one/a.npy", "two/deep/a.npy", "two/deep/b.1.npy"):
+        path = tmp_path / "in" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.full((1, 1), 0 if "one" in place else 20))
+    out = tmp_path / "out"
+    assert call("-i", tmp_path / "in/**/*.npy", "-o", out, "--weights", weights) == 0
+    assert [name for name in files_in(out) if name.endswith("npy")] == [
+        "one/a.npy",
+        "two/deep/a.npy",
+        "two/deep/b.1.npy",
+    ]
+    assert np.load(out / "one/a.npy") == 0
+    assert np.load(out / "two/deep/a.npy") == 1
+
+
+def test_equal_names_in_one_folder_are_refused(tmp_path, weights, image, capsys):
+    write_array(image.with_suffix(".png"), np.load(image))
+    assert call("-i", image.parent / "*", "-o", tmp_path / "out", "--weights", weights) == 2
+    named = f"{image}, {image.with_suffix('.png')}"
+    assert f"-i: expected files of different names, got {named}." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_given_twice_counts_once(tmp_path, weights, image, monkeypatch, capsys):
+    monkeypatch.chdir(image.parent)
+    assert call("-i", "a.npy", image, "-i", "*.npy", "-o", "../out", "--weights", weights) == 0
+    assert "1 of 1 files" in capsys.readouterr().out
+
+
+# ---- arguments
+
+
+def test_wrong_arguments_are_told_together_and_nothing_is_written(tmp_path, capsys):
+    before = files_in(tmp_path)
+    arguments = ["-i", tmp_path / "*.npy", "-o", tmp_path / "out", "--weights", tmp_path / "w.pth"]
+    assert call(*arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        f"predict.py: -i: expected files, got none by {tmp_path}/*.npy. Check the paths.",
+        f'predict.py: weights "{tmp_path}/w.pth": expected a file, got none. Check the path.',
+    ]
+    assert files_in(tmp_path) == before
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("TASKS=binary", '"TASKS=binary": expected KEY=VALUE with one of MODEL, .* "TASK"?'),
+        ("EPOCHS=3", 'got "EPOCHS".* The weights file holds all else.'),
+        ("TASK=binry", "TASK: expected one of 'binary', .*, got 'binry'"),
+        ("CLASSES=a", "CLASSES: expected a list, or None, got 'a'"),
+        ("PREPROCESS=5", "PREPROCESS: expected a dict.*, got 5"),
+        ("PREPROCESS.scales=5", r'PREPROCESS\["scales"\]: expected one of channels, .* "scale"'),
+        ("DEVICE=gpu", "DEVICE: expected \"cpu\", .* got 'gpu'"),
+        ("MODEL_CONFIG.ch=1", "MODEL_CONFIG: expected MODEL beside it, got none"),
+        ("MODEL=models.Net", 'got "Net"'),
+    ],
+)
+def test_wrong_overrides_are_refused(tmp_path, weights, image, capsys, override, problem):
+    assert call("-i", image, "-o", tmp_path / "out", "--weights", weights, override) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("predict.py: ")
+    assert re.search(problem, line)
+    assert not (tmp_path / "out").exists()
+
+
+def test_overrides_may_follow_the_files(tmp_path, image, capsys):
+    weights = save_conv(tmp_path / "w.pth", [[1]], None)
+    arguments = ["-i", image, "TASK=binary_segmentation", "PREPROCESS.mean=15", "LOG_DIR=logs"]
+    assert call("LOG_DIR=logs", *arguments[:-1], "-o", tmp_path / "out", "--weights", weights) == 0
+    assert np.load(tmp_path / "out" / "a.npy").tolist() == [[0, 1, 0], [0, 0, 1]]
+
+
+def test_a_file_as_folder_is_refused(tmp_path, weights, image, capsys):
+    assert call("-i", image, "-o", image, "--weights", weights) == 2
+    assert f"expected a folder or a free name, got {image}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["-i", "a.npy"], ["-i", "a.npy", "-o", "b"]])
+def test_missing_arguments(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "the following arguments are required" in capsys.readouterr().err
+
+
+def test_missing_packages_are_said(monkeypatch, capsys):
+    monkeypatch.setattr("config.load.missing_packages", lambda: "expected torch in python")
+    assert call("-i", "a.npy", "-o", "out", "--weights", "w.pth") == 2
+    assert capsys.readouterr().err == "predict.py: expected torch in python\n"
+
+
+# ---- weights files of other programs, and such as cannot be trusted
+
+
+@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"model_state_dict": state}])
+def test_weights_of_another_program(tmp_path, wrap, capsys):
+    torch.manual_seed(0)
+    network = UNET(2, 3, bulk_ch=4, n_recursions=1).eval()
+    torch.save(wrap(network.state_dict()), tmp_path / "w.pth")
+    x = np.random.default_rng(0).normal(size=(9, 7, 2))
+    np.save(tmp_path / "a.npy", x)
+    start = ["-i", tmp_path / "a.npy", "-o", tmp_path / "out", "--weights", tmp_path / "w.pth"]
+    assert call(*start) == 2
+    assert "Name the class yourself: python predict.py ... MODEL=" in capsys.readouterr().err
+    model = ["MODEL=models.UNET", "MODEL_CONFIG.ch_in=2", "MODEL_CONFIG.ch_out=3"]
+    model += ["MODEL_CONFIG.bulk_ch=4", "MODEL_CONFIG.n_recursions=1"]
+    assert call(*start, *model, "TASK=multiclass_segmentation") == 0
+    with torch.no_grad():
+        logits = network(torch.from_numpy(x).float().permute(2, 0, 1)[None])
+    assert np.array_equal(np.load(tmp_path / "out" / "a.npy"), logits[0].argmax(0).numpy())
+
+
+def test_given_arguments_of_the_model_go_before_the_file_s(tmp_path, image):
+    arguments = save_row(tmp_path / "w.pth", None, MODEL_CONFIG='{"gain": 5}')
+    assert call("-i", image, "-o", tmp_path / "a", *arguments) == 0
+    assert np.load(tmp_path / "a" / "a.npy").tolist() == [0, 100, 50]
+    assert call("-i", image, "-o", tmp_path / "b", *arguments, "MODEL_CONFIG.gain=2") == 0
+    assert np.load(tmp_path / "b" / "a.npy").tolist() == [0, 40, 20]
+
+
+class Payload:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.mark.filterwarnings("ignore:Environment variable TORCH_FORCE")
+@pytest.mark.parametrize("forced", [False, True])
+def test_a_malicious_file_runs_nothing(tmp_path, image, monkeypatch, capsys, forced):
+    if forced:
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    marker = tmp_path / "marker"
+    payload = Payload(f"touch {marker}")
+    state = FirstRow().state_dict()
+    bare = pickle.dumps(payload, protocol=2)
+    for content in (payload, {"model": state, "meta": {"TASK": payload}}, state | {"x": payload}):
+        torch.save(content, tmp_path / "w.pth")
+        model = "MODEL=tests.test_predict.FirstRow"
+        start = ["-i", image, "-o", tmp_path / "out", "--weights", tmp_path / "w.pth"]
+        assert call(*start, model) == 2
+        assert "expected tensors and plain data, got" in capsys.readouterr().err
+    (tmp_path / "w.pth").write_bytes(bare)
+    assert call(*start, model) == 2
+    assert not marker.exists()
+    assert not (tmp_path / "out").exists()
+    pickle.loads(bare)  # the payload does work
+    assert marker.exists()
+
+
+def test_an_unknown_class_in_the_file_is_refused_with_the_remedy(tmp_path, image, capsys):
+    save_conv(tmp_path / "w.pth", [[1]], None, MODEL="my.module.Net")
+    assert call("-i", image, "-o", tmp_path / "out", "--weights", tmp_path / "w.pth") == 2
+    assert "python predict.py ... MODEL=my.module.Net." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("meta", "problem"),
+    [
+        ({"TASK": "os.system"}, "TASK: expected one of .*, got 'os.system'"),
+        ({"TASK": ["binary"]}, "TASK: expected one of"),
+        ({"CLASSES": "ab"}, "CLASSES: expected a list, or None, got 'ab'"),
+        ({"CLASSES": {"_target_": "os.getcwd"}}, 'got "os.getcwd"'),
+        ({"PREPROCESS": {"shift": 1}}, r'PREPROCESS\["shift"\]: expected one of'),
+        ({"PREPROCESS": 3}, "PREPROCESS: expected a dict, got 3"),
+    ],
+)
+def test_what_the_file_says_is_checked(tmp_path, meta, problem):
+    weights = save_conv(tmp_path / "w.pth", [[1]], **({"task": None} | meta))
+    with pytest.raises(ValueError, match=problem):
+        load_predictor(weights)
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9, 0.999])
+def test_a_damaged_file_is_refused(tmp_path, weights, image, capsys, place):
+    content = bytearray(weights.read_bytes())
+    content[int(len(content) * place)] ^= 1
+    weights.write_bytes(content)
+    assert call("-i", image, "-o", tmp_path / "out", "--weights", weights) == 2
+    assert "damaged" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -16,6 +16,7 @@ from torch import nn
 from config.check import FILLED_IN
 from config.errors import ConfigError, did_you_mean
 from models.load import load_state
+from training.callbacks import Callback
 from utils.data.datasets import PairedFolder
 from utils.data.loading import Loader, make_loader
 from utils.data.preprocess import check_preprocess
@@ -271,9 +272,15 @@ def make_scheduler(
 
 
 def make_callbacks(callbacks: Sequence[Any]) -> list[Any]:
-    """Return the callbacks of the config: classes and partials are called, objects taken as is."""
-    is_made = (type, functools.partial)
-    return [make() if isinstance(make, is_made) else make for make in callbacks]
+    """Return the callbacks of a config; classes and partials are called, objects taken as is."""
+    made = [c() if isinstance(c, (type, functools.partial)) else c for c in callbacks]
+    for callback in made:
+        if not isinstance(callback, Callback):
+            raise TypeError(
+                "expected classes, partials or objects of training.callbacks.Callback,"
+                f" got {type(callback).__name__}. Derive yours from it."
+            )
+    return made
 
 
 def _check_monitor(monitor: str, val_loader: Loader | None, metrics: list[str]) -> list[str]:

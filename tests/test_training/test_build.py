@@ -1,0 +1,145 @@
+"""From the keys of a config to datasets, model, optimizer and scheduler."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from config.errors import ConfigError
+from config.keys import with_defaults
+from tests.test_training.common import Net, folders, make_config
+from training.build import build, is_path_argument, make_dataset, make_scheduler
+from training.run import Run
+from utils.loss import smooth_dice_loss
+
+
+class Files(torch.utils.data.Dataset):
+    """Remembers how it was made."""
+
+    def __init__(self, root: Path, mask_dir: str = "", task: str = "", preprocess=None) -> None:
+        self.made = {"root": root, "mask_dir": mask_dir, "task": task, "preprocess": preprocess}
+
+    def __len__(self) -> int:
+        return 1
+
+
+def dataset(tmp_path, part="train", **changes):
+    config = with_defaults(make_config(**changes))
+    return make_dataset(part, config, folders(tmp_path))
+
+
+def write_pairs(folder: Path, n: int = 2) -> None:
+    for kind, channels in (("x", 3), ("y", 2)):
+        (folder / kind).mkdir(parents=True)
+        for i in range(n):
+            np.save(folder / kind / f"{i}.npy", np.zeros((8, 9, channels), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "is_path"),
+    [("root", True), ("image_dir", True), ("csv_file", True), ("path", True), ("mask_path", True),
+     ("folder", True), ("n_files", False), ("subset", False), ("pathology", False)],
+)  # fmt: skip
+def test_path_arguments_are_told_by_their_name(name, is_path):
+    assert is_path_argument(name) is is_path
+
+
+def test_relative_paths_start_at_data_dir_and_absolute_ones_stay(tmp_path):
+    arguments = {"root": "slices", "mask_dir": "/elsewhere"}
+    made = dataset(tmp_path, TRAIN_DATASET=Files, TRAIN_DATASET_CONFIG=arguments).made
+    assert made["root"] == tmp_path / "data" / "slices"
+    assert made["mask_dir"] == Path("/elsewhere")
+
+
+def test_task_and_preprocess_are_handed_to_a_dataset_that_takes_them(tmp_path):
+    preprocess = {"scale": 0.5}
+    config = {"TRAIN_DATASET": Files, "TASK": "multilabel", "PREPROCESS": preprocess}
+    made = dataset(tmp_path, **config, TRAIN_DATASET_CONFIG={"root": "a"}).made
+    assert made["task"] == "multilabel" and made["preprocess"] == preprocess
+    own = {"root": "a", "task": "binary"}
+    assert dataset(tmp_path, **config, TRAIN_DATASET_CONFIG=own).made["task"] == "binary"
+
+
+def test_val_dataset_is_of_the_train_class_when_only_its_arguments_are_given(tmp_path):
+    config = {"TRAIN_DATASET": Files, "VAL_DATASET": None, "VAL_DATASET_CONFIG": {"root": "b"}}
+    assert dataset(tmp_path, "val", **config).made["root"] == tmp_path / "data" / "b"
+    assert dataset(tmp_path, "val", **config | {"VAL_DATASET_CONFIG": {}}) is None
+
+
+FOLDER_CONFIG = {
+    "TRAIN_DATASET": None,
+    "VAL_DATASET": None,
+    "TASK": "multilabel_segmentation",
+    "LOSS": smooth_dice_loss,
+    "METRICS": [],
+}
+
+
+def test_without_datasets_the_folders_train_and_val_are_read(tmp_path):
+    write_pairs(tmp_path / "data" / "train", 3)
+    write_pairs(tmp_path / "data" / "val", 2)
+    assert len(dataset(tmp_path, "train", **FOLDER_CONFIG)) == 3
+    assert len(dataset(tmp_path, "val", **FOLDER_CONFIG)) == 2
+
+
+def test_a_folder_test_alone_serves_as_validation_and_says_so(tmp_path, caplog):
+    write_pairs(tmp_path / "data" / "train")
+    write_pairs(tmp_path / "data" / "test", 4)
+    with caplog.at_level(logging.WARNING, "plumbline"):
+        assert len(dataset(tmp_path, "val", **FOLDER_CONFIG)) == 4
+    assert "serves as validation data" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "argument", "expected"),
+    [
+        ("CosineAnnealingLR", {}, "T_max", 5),
+        ("CosineAnnealingLR", {"SCHEDULER_INTERVAL": "step"}, "T_max", 20),
+        ("OneCycleLR", {"SCHEDULER_INTERVAL": "step"}, "total_steps", 20),
+    ],
+)
+def test_the_horizon_of_a_scheduler_is_the_run(name, config, argument, expected):
+    scheduler = getattr(torch.optim.lr_scheduler, name)
+    config = with_defaults({"SCHEDULER": scheduler, "EPOCHS": 5, **config})
+    optimizer = torch.optim.SGD(Net().parameters(), lr=0.1)
+    assert getattr(make_scheduler(config, optimizer, 4), argument) == expected
+
+
+def test_a_horizon_of_the_config_wins():
+    config = with_defaults(
+        {"SCHEDULER": torch.optim.lr_scheduler.CosineAnnealingLR, "SCHEDULER_CONFIG": {"T_max": 3}}
+    )
+    optimizer = torch.optim.SGD(Net().parameters(), lr=0.1)
+    assert make_scheduler(config, optimizer, 4).T_max == 3
+
+
+def test_frozen_parameters_are_not_handed_to_the_optimizer(tmp_path):
+    run = Run(make_config(MODEL=HalfFrozen), folders(tmp_path))
+    (group,) = run.optimizer.param_groups
+    assert len(group["params"]) == len(list(Net().parameters())) - 1
+
+
+class HalfFrozen(Net):
+    def __init__(self):
+        super().__init__()
+        self.body[0].weight.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"PREPROCESS": {"scael": 2}}, "PREPROCESS.*scael"),
+        ({"MODEL": dict}, "MODEL_CONFIG: TypeError: expected MODEL to make a torch.nn.Module"),
+        ({"OPTIMIZER_CONFIG": {"lr": -1.0}}, "OPTIMIZER_CONFIG: Invalid learning rate"),
+        ({"WEIGHTS": "nowhere.pth"}, 'WEIGHTS: weights "nowhere.pth": expected a file'),
+        ({"CALLBACKS": [dict, int, 5]}, "CALLBACKS: "),
+        ({"SCHEDULER": torch.optim.lr_scheduler.OneCycleLR,
+          "SCHEDULER_CONFIG": {"pct_start": 2.0}}, "SCHEDULER_CONFIG: .*pct_start"),
+    ],
+)  # fmt: skip
+def test_what_building_finds_is_a_config_error(changes, message, tmp_path):
+    config = with_defaults(make_config(**changes))
+    with pytest.raises(ConfigError, match=message):
+        build(config, folders(tmp_path), {}, torch.device("cpu"))
