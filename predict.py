@@ -23,7 +23,7 @@ predict_config: dict[str, Any] = {
     "DEVICE": None,  # None takes CUDA where there is one, else the CPU
     "TASK": None,
     "CLASSES": None,
-    "PREPROCESS": {},  # goes before the file's, key by key; a key that is None does nothing
+    "PREPROCESS": {},  # goes before the file's, key by key; None takes a key out
 }
 
 EPILOG = """\
@@ -59,7 +59,7 @@ class Predictor:
         preprocess: makes a tensor of an array.
 
     Raises:
-        ValueError: task, classes or preprocess is none.
+        ValueError: task, classes or preprocess is not what its key in a config may be.
     """
 
     def __init__(
@@ -147,9 +147,9 @@ class Predictor:
             )
         if self.task in (None, "regression"):
             return
-        n_outputs = "1" if self.task.startswith("binary") else "K"
-        shape = f"(1, {n_outputs}, H, W)" if is_segmentation(self.task) else f"(1, {n_outputs})"
-        if logits.ndim != shape.count(",") + 1 or n_outputs == "1" != str(logits.shape[1]):
+        is_map, is_binary = is_segmentation(self.task), self.task.startswith("binary")
+        if logits.ndim != (4 if is_map else 2) or (is_binary and logits.shape[1] != 1):
+            shape = f"(1, {1 if is_binary else 'K'}{', H, W' if is_map else ''})"
             raise ValueError(
                 f"TASK: expected outputs {shape} for {self.task}, got {tuple(logits.shape)}."
                 " Give the TASK that the network was trained for."
@@ -183,7 +183,7 @@ class Predictor:
         """
         is_binary = self.task is not None and self.task.startswith("binary")
         n_names = 2 if is_binary else n_outputs
-        names = list(map(str, range(n_names))) if self.classes is None else self.classes
+        names = self.classes or list(map(str, range(n_names)))
         if is_binary and len(names) == 1:
             names = [f"not {names[0]}", *names]
         if len(names) != n_names:
@@ -210,7 +210,7 @@ def load_predictor(
         device: None takes CUDA where there is one, else the CPU.
         task: TASK; None takes what the file says, here and below.
         classes: CLASSES.
-        preprocess: keys of PREPROCESS that go before the file's.
+        preprocess: keys of PREPROCESS that go before the file's; None takes a key out.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -229,16 +229,15 @@ def load_predictor(
 
     device = get_device(device)
     network, meta = load_model(weights, model, device)
-    text = json.dumps({name: meta.get(name) for name in ("TASK", "CLASSES", "PREPROCESS")})
-    of_file = decode_model(text, {})  # as MODEL_CONFIG: tuples stand there as calls
+    of_file = decode_model(json.dumps(meta.get("PREPROCESS")), {})  # tuples stand there as calls
     if preprocess:
-        preprocess = {**(of_file["PREPROCESS"] or {}), **preprocess}
+        preprocess = {**(of_file or {}), **preprocess}
     return Predictor(
         network,
         device,
-        of_file["TASK"] if task is None else task,
-        of_file["CLASSES"] if classes is None else classes,
-        preprocess or of_file["PREPROCESS"],
+        meta.get("TASK") if task is None else task,
+        meta.get("CLASSES") if classes is None else classes,
+        preprocess or of_file,
     )
 
 

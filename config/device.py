@@ -12,7 +12,7 @@ def get_device(wanted: Any = None) -> Any:
         wanted: A `torch.device`, its name ("cpu", "cuda", "cuda:1"), or None to choose.
 
     Raises:
-        ConfigError: The name is no device, or CUDA is asked for where there is none.
+        ConfigError: The name is no device, or this machine has no such device.
     """
     import torch
 
@@ -24,11 +24,11 @@ def get_device(wanted: Any = None) -> Any:
         raise ConfigError(
             f'DEVICE: expected "cpu", "cuda" or "cuda:N", got {wanted!r}. Leave it out to choose.'
         ) from error
-    if device.type == "cuda":
-        n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= n_devices:
-            raise ConfigError(
-                f"DEVICE: expected a device of this machine ({n_devices} CUDA devices),"
-                f' got "{device}". Set DEVICE=cpu, or leave it out to choose.'
-            )
+    try:
+        torch.zeros((), device=device).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ConfigError(
+            f"DEVICE: expected a device of this machine ({torch.cuda.device_count()} CUDA devices),"
+            f' got "{device}". Set DEVICE=cpu, or leave it out to choose.'
+        ) from error
     return device

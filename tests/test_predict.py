@@ -374,11 +374,9 @@ def test_maps_have_the_size_of_the_input_although_it_is_resized(tmp_path, height
 
 def test_a_preprocess_of_tuples_is_read(tmp_path):
     preprocess = encode({"size": (2, 2), "mean": (1.0,)})
-    weights = save_conv(
-        tmp_path / "w.pth", [[1]], None, PREPROCESS=preprocess, CLASSES=encode(("a", "b"))
-    )
+    weights = save_conv(tmp_path / "w.pth", [[1]], None, PREPROCESS=preprocess)
     predictor = load_predictor(weights)
-    assert (predictor.preprocess.size, predictor.classes) == ([2, 2], ["a", "b"])
+    assert predictor.preprocess.config == {"size": [2, 2], "mean": [1.0]}
 
 
 def test_without_a_task_outputs_are_raw_and_it_is_said(tmp_path, image, capsys):
@@ -408,6 +406,7 @@ def test_tasks_without_decision_give_what_the_network_gives(tmp_path, image, tas
     [
         ("multiclass", None, [0, 3, 1], ["1", "0", "1", "2"]),
         ("multiclass", ["a", "b", "c"], [0, 3, 1], ["b", "a", "b", "c"]),
+        ("multiclass", [], [0, 3], ["1", "0", "1"]),
         ("multilabel", ["a", "b", "c"], [1, -1, 2], ["a;c", "a", "b", "c"]),
         ("multilabel", ["a", "b"], [-1, -1], ["", "a", "b"]),
         ("multilabel", ["a"], [1], ["a", "a"]),
@@ -736,7 +735,7 @@ def test_an_unknown_class_in_the_file_is_refused_with_the_remedy(tmp_path, image
         ({"TASK": "os.system"}, "TASK: expected one of .*, got 'os.system'"),
         ({"TASK": ["binary"]}, "TASK: expected one of"),
         ({"CLASSES": "ab"}, "CLASSES: expected a list, or None, got 'ab'"),
-        ({"CLASSES": {"_target_": "os.getcwd"}}, 'got "os.getcwd"'),
+        ({"PREPROCESS": {"_target_": "os.getcwd"}}, 'got "os.getcwd"'),
         ({"PREPROCESS": {"shift": 1}}, r'PREPROCESS\["shift"\]: expected one of'),
         ({"PREPROCESS": 3}, "PREPROCESS: expected a dict, got 3"),
     ],

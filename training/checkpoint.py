@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from utils.path import remove_stale_temps
 from utils.torchutils import load_file, save_file
 
 CHECKPOINT_FORMAT = 1
@@ -17,12 +18,13 @@ def save_checkpoint(state: dict[str, Any], folder: Path) -> None:
 
     Args:
         state: Tensors and plain data, so that `weights_only` loading accepts it.
-        folder: The run's folder in WEIGHT_DIR.
+        folder: The run's folder in WEIGHT_DIR; no other process writes there.
 
     Raises:
         OSError: The disk is full or not writable; the former checkpoint is unchanged.
     """
     path = folder / "checkpoint.pt"
+    remove_stale_temps(path)  # a killed process may have left one
 
     def keep_former() -> None:
         if path.exists():
@@ -41,22 +43,21 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     paths = [folder / name for name in ("checkpoint.pt", "checkpoint.prev.pt")]
     problems = []
     for path in paths:
-        if not path.exists():
-            continue
         try:
             state = load_file(path, "checkpoint")
-        except ValueError as error:
+        except (ValueError, FileNotFoundError) as error:
             problems.append(str(error))
             continue
-        if state.get("format") != CHECKPOINT_FORMAT:
+        found = state.get("format") if isinstance(state, dict) else None
+        if found != CHECKPOINT_FORMAT:
             raise ValueError(
-                f'checkpoint "{path}": expected format {CHECKPOINT_FORMAT}, got'
-                f" {state.get('format')}. Resume with the version of the kit that wrote it."
+                f'checkpoint "{path}": expected format {CHECKPOINT_FORMAT}, got {found}.'
+                " Resume with the version of the kit that wrote it."
             )
         for problem in problems:
             logger.warning("%s Falling back to %s.", problem, path.name)
         return state
-    if problems:
+    if any(path.exists() for path in paths):
         raise ValueError("\n".join(problems))
     raise FileNotFoundError(
         f'checkpoint "{paths[0]}": expected a file, got none.'

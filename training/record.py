@@ -1,6 +1,9 @@
 """The files of one run: its folders, its row in the table of all runs, its config as text."""
 
+import csv
 import importlib.metadata
+import io
+import logging
 import os
 import platform
 import socket
@@ -19,6 +22,8 @@ from utils.logging.csv import CsvTracker, flatten
 from utils.name import reserve_dir, run_name, timestamp
 from utils.path import create_dirs, write_atomic, write_json
 from utils.torchutils import save_weights
+
+logger = logging.getLogger("plumbline")
 
 _PACKAGES = ("torch", "numpy", "torchvision", "pytorch-ignite", "fastai", "lightning")
 
@@ -65,7 +70,14 @@ class Record:
             row |= {**result["metrics"], **result["test_metrics"]}
             row |= {f"best_{name}": value for name, value in result["best_metrics"].items()}
             row |= {"SECONDS": round(result["seconds"], 1), "ERROR": result["error"]}
-            self.table.update(self.name, row)
+            try:
+                self.table.update(self.name, row)
+            except ValueError as error:  # damaged by hand since the run began
+                logger.warning(
+                    "%s The row of this run stays as it was; its values are in %s.",
+                    error,
+                    self.log_dir / "result.json",
+                )
 
     def paths(self) -> dict[str, str]:
         """Return where the files of the run lie; those of weights once they exist."""
@@ -79,10 +91,13 @@ class Record:
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write `metrics.csv`: a row per epoch, numbers by repr, no times."""
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        lines = [",".join(columns)]
-        for row in rows:
-            lines.append(",".join(repr(row[name]) if name in row else "" for name in columns))
-        write_atomic(self.log_dir / "metrics.csv", "\n".join(lines) + "\n")
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(
+            [repr(row[name]) if name in row else "" for name in columns] for row in rows
+        )
+        write_atomic(self.log_dir / "metrics.csv", text.getvalue())
 
     def save_weights(self, name: str, state: Mapping[str, Any], epoch: int) -> None:
         """Write a weights file with what it takes to rebuild and use the model."""
@@ -115,8 +130,8 @@ class Record:
             "threads": torch.get_num_threads(),
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "folders": {name: str(path) for name, path in self.folders.items()},
-            "commit": self._git("rev-parse", "HEAD"),
-            "diff": self._git("diff", "HEAD"),
+            "commit": self._git("rev-parse", "--verify", "HEAD"),
+            "diff": self._git("diff", "--no-color", "--no-ext-diff", "HEAD"),
             "not_captured": self.lost,
         }
 
@@ -131,4 +146,4 @@ class Record:
             )
         except (OSError, subprocess.SubprocessError):
             return None
-        return done.stdout.decode("utf-8", "replace").strip()
+        return done.stdout.decode("utf-8", "replace").rstrip("\n")

@@ -1,5 +1,6 @@
 """The parts of a run's state. Each has `state_dict` and `load_state_dict`, as torch's own have."""
 
+import contextlib
 import math
 import os
 import signal
@@ -150,7 +151,9 @@ class StopSignals:
 
     def _note(self, number: int, frame: types.FrameType | None) -> None:
         self.received = number
-        # a handler runs between any two lines: no logging, its lock may be held
-        os.write(2, b"\nsaving the state after this update; once more to quit at once\n")
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # a handler runs between any two lines: no logging, its lock may be held; and Ctrl-C has
+        # ended the reader of `train.py 2>&1 | tee` as well
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nsaving the state after this update; once more to quit at once\n")

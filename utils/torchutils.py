@@ -53,9 +53,9 @@ def load_file(path: str | Path, what: str = "file") -> Any:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        reason = str(error).partition("\n")[0][:200]
         raise ValueError(
-            f'{what} "{path}": expected tensors and plain data, got'
-            f" {type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            f'{what} "{path}": expected tensors and plain data, got {type(error).__name__}: {reason}'
             " Save the state dict of the model; files of whole objects are refused, because"
             " reading them would run code."
         ) from error
@@ -78,8 +78,7 @@ def _check_sha256(path: Path, what: str) -> bool:
             return False
         file.seek(0)
         digest, left = hashlib.sha256(), size - _DIGITS
-        while left:
-            block = file.read(min(left, 1 << 20))
+        while block := file.read(min(left, 1 << 20)):
             digest.update(block)
             left -= len(block)
     if digest.hexdigest().encode() != digits:

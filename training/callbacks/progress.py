@@ -1,5 +1,6 @@
 """The progress bar and the epoch table of the terminal."""
 
+import shlex
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,8 @@ class Progress(Callback):
         self.started = time.monotonic()
         if self.bar is not None:
             title = f"epoch {run.position.epoch + 1}/{run.n_epochs}"
-            self.bar.reset(self.task, total=len(run.train_loader), description=title, loss="")
+            done, total = run.position.batch, len(run.train_loader)
+            self.bar.reset(self.task, completed=done, total=total, description=title, loss="")
 
     def on_batch_end(self, run: "Run", loss: float) -> None:
         if self.bar is None or time.monotonic() < self.next_refresh:
@@ -92,7 +94,8 @@ class Progress(Callback):
             if name in paths:
                 run.say(f"{name:>8}  {paths[name]}")
         if "best" in paths:
-            run.say(f" predict  python predict.py -i FILES -o DIR --weights {paths['best']}")
+            weights = shlex.quote(paths["best"])
+            run.say(f" predict  python predict.py -i FILES -o DIR --weights {weights}")
 
     @staticmethod
     def _width(name: str) -> int:

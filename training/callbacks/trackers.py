@@ -1,7 +1,7 @@
 """Hand the values of each epoch to the trackers of the config."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training.callbacks.base import Callback
@@ -23,25 +23,25 @@ class Trackers(Callback):
         self.trackers: list[Any] = []
 
     def on_start(self, run: "Run") -> None:
-        self.trackers = [t for t in (self._try(make, run) for make in self.factories) if t]
+        made = [self._try(make, lambda make: make(run)) for make in self.factories]
+        self.trackers = [tracker for tracker in made if tracker is not None]
 
     def on_epoch_end(self, run: "Run", metrics: Mapping[str, float]) -> None:
         values = {"lr": run.position.lr, **metrics}
         for tracker in list(self.trackers):
-            self._try(tracker.log, values, run.position.step, tracker=tracker)
+            self._try(tracker, lambda tracker: tracker.log(dict(values), run.position.step))
 
     def on_end(self, run: "Run", result: Mapping[str, Any]) -> None:
         for tracker in list(self.trackers):
-            self._try(tracker.close, tracker=tracker)
+            self._try(tracker, lambda tracker: tracker.close())
 
-    def _try(self, call: Any, *args: Any, tracker: Any = None) -> Any:
+    def _try(self, tracker: Any, use: Callable[[Any], Any]) -> Any:
+        """Use a tracker, or the factory of one."""
         try:
-            return call(*args)
+            return use(tracker)
         except Exception as error:  # noqa: BLE001, a tracker never stops a training
-            name = (
-                type(tracker).__name__ if tracker is not None else getattr(call, "__name__", call)
-            )
+            maker = getattr(tracker, "func", tracker)  # of a partial
+            name = getattr(maker, "__name__", type(maker).__name__)
             logger.warning("tracker %s left out: %s: %s", name, type(error).__name__, error)
-            if tracker in self.trackers:
-                self.trackers.remove(tracker)
+            self.trackers = [other for other in self.trackers if other is not tracker]
             return None

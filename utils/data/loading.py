@@ -74,23 +74,27 @@ class KeyedDataset(Dataset):
 
     def __init__(self, dataset: Any, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
+        self.deterministic = getattr(dataset, "deterministic", False)
+        self.reads_batches = self.deterministic and hasattr(dataset, "__getitems__")
+        # `collated` speaks of what __getitems__ gives
+        self.collated = self.reads_batches and getattr(dataset, "collated", False)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> Any:
-        if getattr(self.dataset, "deterministic", False):
-            indices = [index for _, index in keys]
-            if hasattr(self.dataset, "__getitems__"):
-                return self.dataset.__getitems__(indices)
-            return [self.dataset[index] for index in indices]
-        # in the main process the streams belong to the training step: 60 us to give them back
-        in_main = get_worker_info() is None
-        states = (random.getstate(), np.random.get_state()) if in_main else None
+        if self.reads_batches:
+            return self.dataset.__getitems__([index for _, index in keys])
+        if self.deterministic:
+            return [self.dataset[index] for _, index in keys]
+        if get_worker_info() is not None:
+            return [self._item(epoch, index) for epoch, index in keys]
+        # in the main process the streams belong to the training: 150 us to give them back
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
         items = [self._item(epoch, index) for epoch, index in keys]
-        if states is not None:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
         return items
 
     def _item(self, epoch: int, index: int) -> Any:
@@ -101,9 +105,13 @@ class KeyedDataset(Dataset):
 def collate(items: Any, collated: bool, collate_fn: Callable[[Any], Any]) -> Batch:
     """Join samples to a `Batch`; a dataset with `collated = True` has done it already."""
     parts = items if collated else collate_fn(items)
-    if isinstance(parts, (str, Mapping)) or not isinstance(parts, Sequence) or len(parts) != 2:
+    is_pair = isinstance(parts, Sequence) and len(parts) == 2
+    # samples that are one text each are joined to a list of them, which may be two as well
+    if not is_pair or any(isinstance(part, str) for part in parts):
+        kinds = parts if isinstance(parts, (list, tuple)) else [parts]
         raise TypeError(
-            f"dataset: expected samples of two parts (x, y), got {type(parts).__name__}."
+            "dataset: expected samples of two parts (x, y), got"
+            f" ({', '.join(type(part).__name__ for part in kinds)[:80]})."
             " Let __getitem__ return (x, y); each part may be a dict of tensors."
         )
     return Batch(*parts)
@@ -132,13 +140,12 @@ class Loader:
             yield from self.loader
             return
         for batch in self.loader:
-            yield Batch(self._move(batch.x), self._move(batch.y))
+            yield self._move(batch)
 
     def first(self) -> Batch:
         """Read the first batch of an epoch in this process."""
         keys = next(iter(self.sampler))
-        batch = self.loader.collate_fn(self.loader.dataset.__getitems__(keys))
-        return Batch(self._move(batch.x), self._move(batch.y))
+        return self._move(self.loader.collate_fn(self.loader.dataset.__getitems__(keys)))
 
     def _move(self, part: Any) -> Any:
         if isinstance(part, torch.Tensor):
@@ -149,7 +156,8 @@ class Loader:
         if isinstance(part, Mapping):
             return {name: self._move(value) for name, value in part.items()}
         if isinstance(part, (list, tuple)):
-            return type(part)(self._move(value) for value in part)
+            moved = [self._move(value) for value in part]
+            return type(part)(*moved) if hasattr(part, "_fields") else type(part)(moved)
         return part  # names and other text stay where they are
 
 
@@ -205,12 +213,11 @@ def make_loader(
             f" drop_last, got {sampler.batch_size}. Lower it, or leave drop_last out."
         )
     join = config.pop("collate_fn", None) or default_collate
+    keyed = KeyedDataset(dataset, seed)
     loader = DataLoader(
-        KeyedDataset(dataset, seed),
+        keyed,
         batch_sampler=sampler,
-        collate_fn=functools.partial(
-            collate, collated=getattr(dataset, "collated", False), collate_fn=join
-        ),
+        collate_fn=functools.partial(collate, collated=keyed.collated, collate_fn=join),
         pin_memory=bool(config.pop("pin_memory", False)) and device.type == "cuda",
         # a DataLoader draws its base seed from here, not from the global stream
         generator=torch.Generator().manual_seed(mix(seed, ORDER)),

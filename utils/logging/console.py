@@ -1,10 +1,12 @@
 """What a run shows: lines for the terminal and train.log, a bar for the terminal alone."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TextIO
 
 from rich.console import Console
 
@@ -20,7 +22,7 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class LineFormatter(logging.Formatter):
@@ -31,9 +33,35 @@ class LineFormatter(logging.Formatter):
         return f"{record.levelname.lower()}: {text}" if record.levelno > logging.INFO else text
 
 
+class SteadyOutput:
+    """A text stream that ends no run: not when its reader goes, not by a letter it cannot write.
+
+    The reader of `train.py | tee` goes at Ctrl-C, a terminal when its window is closed.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        encoding = self.stream.encoding or "utf-8"
+        self._try(self.stream.write, text.encode(encoding, "backslashreplace").decode(encoding))
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def _try(self, call: Any, *args: str) -> None:
+        try:
+            call(*args)
+        except OSError:  # whatever comes, and what is left in the buffer, goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
 def make_console() -> Console:
     """Return a console for the standard output of this moment."""
-    return Console(file=sys.stdout)
+    return Console(file=SteadyOutput(sys.stdout))
 
 
 @contextmanager
@@ -43,7 +71,7 @@ def logging_to(console: Console | None, path: Path | None = None) -> Iterator[No
     if console is not None:
         handlers.append(ConsoleHandler(console))
     if path is not None:
-        handlers.append(logging.FileHandler(path, encoding="utf-8"))
+        handlers.append(logging.FileHandler(path, encoding="utf-8", errors="backslashreplace"))
     former = logger.level, logger.propagate
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
@@ -56,4 +84,5 @@ def logging_to(console: Console | None, path: Path | None = None) -> Iterator[No
         for handler in handlers:
             logger.removeHandler(handler)
             handler.close()
-        logger.level, logger.propagate = former
+        logger.setLevel(former[0])
+        logger.propagate = former[1]
