@@ -9,13 +9,15 @@ file has the method and figures.
 """
 
 import argparse
+import contextlib
 import importlib
 import math
 import random
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -28,7 +30,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, Dataset
 
-from utils.data.loading import Batch
+from utils.data.loading import Batch, Loader
 from utils.seed import WEIGHTS, mix, seed_all
 from utils.torchutils import load_weights
 
@@ -73,27 +75,11 @@ class Samples(Dataset):
         return self.x[index % len(self.x)], self.y[index % len(self.x)]
 
 
-class ReadyBatches:
-    """The batches of a dataset as a list, with what a Run asks of its loader beside them."""
-
-    def __init__(self, samples: Samples) -> None:
-        pairs = zip(samples.x.split(BATCH_SIZE), samples.y.split(BATCH_SIZE), strict=True)
-        distinct = [Batch(x, y) for x, y in pairs]
-        n_batches = len(samples) // BATCH_SIZE
-        self.batches = [distinct[i % len(distinct)] for i in range(n_batches)]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self.batches)
-
-    def first(self) -> Batch:
-        """Return the batch that a Run looks at before it starts."""
-        return self.batches[0]
-
-    def set_position(self, epoch: int, start: int = 0) -> None:
-        """Do nothing: there is one epoch, and it starts at its beginning."""
+def make_batches(samples: Samples) -> list[Batch]:
+    """Return the batches of an epoch, in the dataset's order."""
+    pairs = zip(samples.x.split(BATCH_SIZE), samples.y.split(BATCH_SIZE), strict=True)
+    distinct = [Batch(x, y) for x, y in pairs]
+    return [distinct[i % len(distinct)] for i in range(len(samples) // BATCH_SIZE)]
 
 
 # -------------------------------------------------------------------------------- both sides
@@ -136,8 +122,11 @@ def run_learner(batches: Any) -> Weights:
     return model.state_dict()
 
 
-def run_routine(routine: str, data: Samples | ReadyBatches) -> Weights:
-    """Train by a routine of the kit with everything that can be off off; read its last weights."""
+def run_routine(routine: str, samples: Samples, batches: list[Batch] | None = None) -> Weights:
+    """Train by a routine of the kit, all that can be off being off; read back its last weights.
+
+    With `batches` its loader, which is built as ever, gives these and reads nothing.
+    """
     config = {
         "MODEL": make_mlp,
         "LOSS": nn.CrossEntropyLoss,
@@ -154,11 +143,11 @@ def run_routine(routine: str, data: Samples | ReadyBatches) -> Weights:
     with tempfile.TemporaryDirectory() as folder:
         folders = {name: Path(folder) for name in ("ROOT_PATH", "DATA_DIR", "LOG_DIR")}
         folders["WEIGHT_DIR"] = Path(folder, "weights")
-        if isinstance(data, Samples):
-            result = train(data, None, config, folders)
-        else:
-            with mock.patch("training.build.make_loader", lambda dataset, *_: dataset):
-                result = train(data, None, config, folders)
+        with contextlib.ExitStack() as changes:
+            if batches is not None:
+                ready = mock.patch.object(Loader, "__iter__", lambda loader: iter(batches))
+                changes.enter_context(ready)
+            result = train(samples, None, config, folders)
         return load_weights(result["paths"]["last"])["model"]
 
 
@@ -238,11 +227,10 @@ def compare(
     """
     torch.set_num_threads(1)
     samples = Samples(n_steps)
-    ready = ReadyBatches(samples)
-    loader = DataLoader(samples, BATCH_SIZE) if use_loader else [tuple(batch) for batch in ready]
-    data = samples if use_loader else ready
+    batches = None if use_loader else make_batches(samples)
+    loader = DataLoader(samples, BATCH_SIZE) if use_loader else [tuple(pair) for pair in batches]
     sides = (
-        partial(run_routine, comparison.routine, data),
+        partial(run_routine, comparison.routine, samples, batches),
         partial(OTHERS[comparison.other], loader),
     )
     expected = run_loop(loader)
@@ -260,41 +248,46 @@ def compare(
 def compare_all(
     n_steps: int, n_pairs: int, n_processes: int, use_loader: bool
 ) -> dict[Comparison, list[tuple[float, float]]]:
-    """Compare in fresh processes, in another order each time: memory layout is luck of a process."""
+    """Compare in fresh processes, whose memory layout is luck, in another order each time."""
     pairs: dict[Comparison, list[tuple[float, float]]] = {one: [] for one in COMPARISONS}
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
         for turn in range(n_processes):
             for one in random.Random(turn).sample(COMPARISONS, len(COMPARISONS)):
+                print(f"{turn + 1}/{n_processes} {one.routine} and {one.other}", file=sys.stderr)
                 pairs[one] += pool.submit(compare, one, n_steps, n_pairs, use_loader).result()
     return pairs
 
 
 def format_table(pairs: Mapping[Comparison, list[tuple[float, float]]]) -> str:
-    """Return a line per comparison: median ratio and its quartiles, microseconds per step."""
-    lines = [f"{'routine':8} {'against':8} {'ratio':>6} {'quartiles':>13} {'target':>7}"]
-    lines[0] += f" {'us':>7} {'of':>7} {'added':>7}"
+    """Return a line per comparison: the ratio and its quartiles, microseconds per step."""
+    columns = ("routine", "against", "ratio", "quartiles", "target", "us", "of", "added")
+    lines = ["{:8} {:8} {:>6} {:>13} {:>7} {:>7} {:>7} {:>7}".format(*columns)]
     for one, times in pairs.items():
-        low, ratio, high = statistics.quantiles([ours / other for ours, other in times])
+        ratios = [ours / other for ours, other in times]
+        low, ratio, high = statistics.quantiles(ratios, method="inclusive")
         target = "" if one.target == math.inf else f"{one.target:.2f}"
-        ours, other, added = (
-            1e6 * statistics.median(values)
-            for values in ([a for a, _ in times], [b for _, b in times], [a - b for a, b in times])
-        )
+        ours, other = (1e6 * statistics.median(side) for side in zip(*times, strict=True))
+        added = 1e6 * statistics.median(ours - other for ours, other in times)
         lines.append(
             f"{one.routine:8} {one.other:8} {ratio:6.3f} {low:6.3f} {high:6.3f} {target:>7}"
-            f" {ours:7.1f} {other:7.1f} {added:7.1f}"
+            f" {ours:7.1f} {other:7.1f} {added:+7.1f}"
         )
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Compare all and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=1500, help="optimizer steps of a run")
+    parser.add_argument("--steps", type=int, default=1000, help="optimizer steps of a run")
     parser.add_argument("--pairs", type=int, default=5, help="pairs of runs in a process")
     parser.add_argument("--processes", type=int, default=3, help="fresh processes per comparison")
     parser.add_argument("--loader", action="store_true", help="read a dataset instead of a list")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
+    if min(args.steps, args.pairs) < 2 or args.processes < 1:
+        parser.error(
+            "expected at least 2 steps, 2 pairs and 1 process, got"
+            f" {args.steps}, {args.pairs} and {args.processes}. Ask for more."
+        )
     print(format_table(compare_all(args.steps, args.pairs, args.processes, args.loader)))
 
 

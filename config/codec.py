@@ -14,6 +14,7 @@ Two levels of trust: `decode_config` imports what a file names, because the user
 import enum
 import functools
 import json
+import math
 import re
 import sys
 import types
@@ -83,7 +84,7 @@ def encode(value: Any, where: str = "", lost: list[str] | None = None) -> Any:
         return _call("pathlib.Path", str(value))
     if isinstance(value, types.ModuleType) and module_name(value) != "__main__":
         return _call(_GET_OBJECT, module_name(value))
-    plain = _encode_array(value)
+    plain = _encode_torch_or_numpy(value)
     if plain is not None:
         return plain
     if callable(value) and name_of(value):
@@ -101,7 +102,7 @@ def _call(target: str, *args: Any) -> dict[str, Any]:
     return {"_target_": target, "_args_": list(args)} if args else {"_target_": target}
 
 
-def _encode_array(value: Any) -> Any:
+def _encode_torch_or_numpy(value: Any) -> Any:
     """Return a value of torch or numpy as plain data, or None; neither is imported for it."""
     torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
     if torch and isinstance(value, torch.device):
@@ -148,16 +149,19 @@ def describe(plain: Any) -> Any:
         return [describe(part) for part in plain]
     if not isinstance(plain, Mapping):
         return plain
-    parts = {name: describe(part) for name, part in plain.items()}
-    if "_target_" not in parts:
-        return parts
-    target = parts.pop("_target_").removeprefix("builtins.")
-    is_partial = parts.pop("_partial_", False)
-    arguments = [str(part) for part in parts.pop("_args_", [])]
+    keywords = {name: describe(part) for name, part in plain.items()}
+    if "_target_" not in keywords:
+        return keywords
+    target, args = keywords.pop("_target_"), keywords.pop("_args_", [])
+    is_partial = keywords.pop("_partial_", False)
     if target == _GET_OBJECT:
-        return arguments[0]
-    arguments += [f"{name}={part}" for name, part in parts.items()]
-    return target if is_partial and not arguments else f"{target}({', '.join(arguments)})"
+        return args[0]
+    if target == "builtins.tuple":
+        return tuple(args[0])
+    arguments = [*map(str, args), *(f"{name}={part}" for name, part in keywords.items())]
+    if is_partial and not arguments:
+        return target
+    return f"{target.removeprefix('builtins.')}({', '.join(arguments)})"
 
 
 # ------------------------------------------------------------------------------------- YAML
@@ -183,12 +187,14 @@ _Dumper.add_representer(
     NotCaptured, lambda dumper, value: dumper.represent_scalar("!not-captured", value.text)
 )
 _Loader.add_constructor("!not-captured", lambda loader, node: NotCaptured(node.value))
-for _class in (_Dumper, _Loader):  # the writer must quote what the reader takes for a number
+# 3e-4 is a number, 2026-11-20 is text: YAML 1.1 has it the other way round. Both classes know it,
+# because the writer must quote what the reader takes for a number.
+for _class in (_Dumper, _Loader):
     _class.yaml_implicit_resolvers = {
         first: [(tag, rule) for tag, rule in rules if not tag.endswith(":timestamp")]
         for first, rules in _class.yaml_implicit_resolvers.items()
-    }  # a date is text
-    _class.add_implicit_resolver(  # 3e-4 is a number; plain YAML 1.1 takes it for text
+    }
+    _class.add_implicit_resolver(
         "tag:yaml.org,2002:float",
         re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
         list("-+.0123456789"),
@@ -197,7 +203,8 @@ for _class in (_Dumper, _Loader):  # the writer must quote what the reader takes
 
 def to_yaml(plain: Any) -> str:
     """Return plain data (see `encode`) as YAML text, in the order given."""
-    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
+    # no line is broken: a call stays on its own
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, width=math.inf, allow_unicode=True)
 
 
 def from_yaml(text: str, where: str = "config") -> Any:
@@ -209,7 +216,8 @@ def from_yaml(text: str, where: str = "config") -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506, a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: expected YAML, got {error}. Mend the file.") from error
+        reason = " ".join(str(error).split())  # with line and column
+        raise ConfigError(f"{where}: expected YAML, got {reason}. Mend the file.") from error
 
 
 # ------------------------------------------------------------------------------ text -> objects

@@ -18,9 +18,13 @@ class ConfigError(ValueError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ` Did you mean "x"?` for the nearest known word, or an empty string."""
-    by_case = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), by_case, n=1)
-    return f' Did you mean "{by_case[near[0]]}"?' if near else ""
+    known = list(known)
+    near = difflib.get_close_matches(word.lower(), [name.lower() for name in known], n=1)
+    # of names that differ in case alone, such as a class and its module, the one most alike
+    near = difflib.get_close_matches(
+        word, [name for name in known if name.lower() in near], n=1, cutoff=0
+    )
+    return f' Did you mean "{near[0]}"?' if near else ""
 
 
 def shorten(value: object, limit: int = 80) -> str:

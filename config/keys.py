@@ -174,7 +174,7 @@ _TABLE = [
     # validation and output
     Key("METRICS", METRICS, {}, "computed on the validation set, whatever the batch size"),
     Key("VALIDATE_EVERY", COUNT, 1, "epochs between validations; the last is always validated"),
-    Key("MONITOR", TEXT, "val_loss", "value that chooses best.pth: val_loss, val_<metric>, ..."),
+    Key("MONITOR", TEXT, "val_loss", "value that chooses best.pth: val_loss, val_<metric> or train_loss"),
     Key(
         "MONITOR_MODE", _or_none(_choice("min", "max")), None, 'inferred for names ending in "loss"'
     ),

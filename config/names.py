@@ -47,25 +47,33 @@ def name_of(obj: Any) -> str | None:
     if place.endswith(".py"):
         return f"{place}:{name}"
     parts = place.split(".")
-    packages = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
-    holders = [p for p in packages if _is_same(_look_up(sys.modules.get(p), name.split(".")), obj)]
-    return f"{holders[0]}.{name}" if holders else None
+    for end in range(1, len(parts)):
+        package = ".".join(parts[:end])
+        if _is_same(_look_up(sys.modules.get(package), name.split(".")), obj):
+            return f"{package}.{name}"
+    return f"{place}.{name}"
 
 
 def module_name(module: types.ModuleType) -> str:
     """Return the dotted name of a module, or the path of its file outside the project."""
-    name, file = module.__name__, getattr(module, "__file__", None)
-    if file is None:
+    name, file = module.__name__, getattr(module, "__file__", None) or ""
+    if not file.endswith(".py"):  # built in, or typed into a prompt
         return name
     path = Path(file).resolve()
-    if name == "__main__" and path.is_relative_to(ROOT_PATH):
-        return ".".join(path.relative_to(ROOT_PATH).with_suffix("").parts)
-    stem = Path(*name.split("."))
-    is_outside = any(
-        path in (folder / stem.with_suffix(".py"), folder / stem / "__init__.py")
-        for folder in _folders
-    )
+    own_name = _dotted(path, ROOT_PATH)
+    if name == "__main__" and own_name is not None:
+        return own_name
+    is_outside = own_name is None and any(_dotted(path, folder) == name for folder in _folders)
     return str(path) if is_outside or name in ("__main__", _unique_name(path)) else name
+
+
+def _dotted(path: Path, folder: Path) -> str | None:
+    """Return the name under which a file is imported from a folder, or None when it cannot be."""
+    if not path.is_relative_to(folder):
+        return None
+    parts = path.relative_to(folder).with_suffix("").parts
+    parts = parts[:-1] if parts[-1] == "__init__" else parts
+    return None if any("." in part for part in parts) else ".".join(parts)
 
 
 def _is_same(found: Any, obj: Any) -> bool:
@@ -144,21 +152,19 @@ def import_file(path: Path) -> types.ModuleType:
 
 
 def _import_file(path: Path) -> types.ModuleType:
-    folder = path.parent
-    while (folder / "__init__.py").is_file():
-        folder = folder.parent
-    if path.is_relative_to(ROOT_PATH):
-        folder = ROOT_PATH
-    else:
+    folder, name = ROOT_PATH, _dotted(path, ROOT_PATH)
+    if name is None:
+        folder = path.parent
+        while (folder / "__init__.py").is_file():
+            folder = folder.parent
+        name = _dotted(path, folder)
         _folders.add(folder)
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
     importlib.invalidate_caches()  # the file may be younger than the last look into its folder
-    parts = path.relative_to(folder).with_suffix("").parts
-    if all(part.isidentifier() for part in parts):
-        parent, name = ".".join(parts[:-1]), ".".join(parts)
-        if parent:
-            importlib.import_module(parent)
+    if name is not None:
+        if "." in name:
+            importlib.import_module(name.rpartition(".")[0])
         spec = None if name in sys.modules else importlib.util.find_spec(name)
         file = spec.origin if spec else getattr(sys.modules.get(name), "__file__", None)
         if file is not None and Path(file).resolve() == path:

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastai.callback.core import (
     Callback,
+    CancelEpochException,
     CancelFitException,
     CancelValidException,
     TrainEvalCallback,
@@ -78,7 +79,8 @@ def train(
             cbs=[TrainEvalCallback(), Bridge(run), *run.config["FASTAI_CBS"]],
             default_cbs=False,  # no Recorder: it averages over batches, and the Run has the values
         )
-        learn.fit(run.n_epochs)
+        if not run.is_over:
+            learn.fit(run.n_epochs)
         if run.test_loader is not None:
             with run.testing() as loader:
                 for batch in loader:
@@ -98,6 +100,8 @@ class Bridge(Callback):
         self.autocast = kit.autocast()
 
     def before_epoch(self) -> None:
+        if self.epoch < self.kit.position.epoch:
+            raise CancelEpochException  # resumed: done before
         self.kit.begin_epoch()
 
     def before_batch(self) -> None:
@@ -127,6 +131,8 @@ class Bridge(Callback):
         self.kit.end_validation()
 
     def after_epoch(self) -> None:
+        if self.epoch < self.kit.position.epoch:
+            return
         self.kit.end_epoch()
         if self.kit.should_stop:
             raise CancelFitException

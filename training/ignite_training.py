@@ -91,7 +91,14 @@ def train(
             if run.should_stop:
                 trainer.terminate()
 
-        trainer.run(run.train_loader, run.n_epochs, epoch_length=len(run.train_loader))
+        n_batches = len(run.train_loader)
+        if run.position.batch == n_batches:  # resumed: stopped before the validation was done
+            validate_and_end_epoch()
+        if not run.is_over:
+            done = run.position.epoch * n_batches + run.position.batch
+            state = {"iteration": done, "max_epochs": run.n_epochs, "epoch_length": n_batches}
+            trainer.load_state_dict(state)
+            trainer.run(run.train_loader, run.n_epochs, epoch_length=n_batches)
         if run.test_loader is not None:
             with run.testing() as loader:
                 evaluator.run(loader, epoch_length=len(loader))

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from config.codec import describe, encode_config, encode_model, name_of, to_yaml
+from config.errors import ConfigError
 from utils.logging.csv import CsvTracker, flatten
 from utils.name import reserve_dir, run_name, timestamp
-from utils.path import create_dirs, write_atomic, write_json
+from utils.path import create_dirs, remove_stale_temps, write_atomic, write_json
 from utils.torchutils import save_weights
 
 logger = logging.getLogger("plumbline")
@@ -43,24 +44,49 @@ class Record:
         self.name = ""
         self._open = ExitStack()
 
-    def start(self) -> None:
-        """Make the folders, take the run's lock, write the config and the row `running`."""
+    def start(self, resumed: str | None = None) -> None:
+        """Make the folders, take the run's lock, write the config and the row `running`.
+
+        Args:
+            resumed: Name of a run that goes on; its folders and its row are taken over.
+
+        Raises:
+            ConfigError: The run that is to go on is being trained by another process.
+        """
         log_dir, weight_dir = Path(self.folders["LOG_DIR"]), Path(self.folders["WEIGHT_DIR"])
-        date = self.folders.get("DATE") or timestamp()
         create_dirs(log_dir, weight_dir)
-        self.log_dir = reserve_dir(log_dir, run_name(date, self.config["SESSION_NAME"]))
+        self.table = CsvTracker(log_dir / Path(self.config["LOGFILE"]).name)
+        if resumed is None:
+            self.plain["DATE"] = self.folders.get("DATE") or timestamp()
+            name = run_name(self.plain["DATE"], self.config["SESSION_NAME"])
+            self.log_dir = reserve_dir(log_dir, name)
+        else:
+            self.log_dir = log_dir / resumed
         self.name = self.log_dir.name
         self.weight_dir = weight_dir / self.name
-        create_dirs(self.weight_dir)
-        # free when the process is gone, however it went: then `running` in the row means lost
-        self._open.enter_context(FileLock(self.log_dir / ".lock"))
-        self.plain["DATE"] = date
+        create_dirs(self.log_dir, self.weight_dir)
+        self._take_lock()
+        for path in (*self.log_dir.iterdir(), *self.weight_dir.iterdir()):
+            remove_stale_temps(path)
         write_atomic(self.log_dir / "config.yaml", to_yaml(self.plain))
         write_json(self.log_dir / "environment.json", self._environment())
-        self.table = CsvTracker(log_dir / Path(self.config["LOGFILE"]).name)
         row = {"RUN": self.name, "STATUS": "running", "HOST": socket.gethostname()}
         row |= {"PID": os.getpid(), **flatten(describe(self.plain))}
-        self.table.append(row)
+        if resumed is None:
+            self.table.append(row)
+        else:
+            self.table.update(self.name, row)
+
+    def _take_lock(self) -> None:
+        """Hold the run's lock: free when the process is gone, however it went."""
+        lock = FileLock(self.log_dir / ".lock", timeout=0)
+        try:
+            self._open.enter_context(lock)
+        except Timeout as error:
+            raise ConfigError(
+                f'--resume: expected a run that has stopped, got "{self.name}", which another'
+                " process is training. Wait for it, or stop it."
+            ) from error
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write `result.json` and the row's final values, and free the lock."""
@@ -116,6 +142,7 @@ class Record:
         save_weights(self.weight_dir / name, state, meta)
 
     def _environment(self) -> dict[str, Any]:
+        commit = self._git("rev-parse", "--verify", "HEAD")
         versions = {}
         for package in _PACKAGES:
             try:
@@ -130,7 +157,7 @@ class Record:
             "threads": torch.get_num_threads(),
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "folders": {name: str(path) for name, path in self.folders.items()},
-            "commit": self._git("rev-parse", "--verify", "HEAD"),
+            "commit": commit and commit.strip(),
             "diff": self._git("diff", "--no-color", "--no-ext-diff", "HEAD"),
             "not_captured": self.lost,
         }
@@ -146,4 +173,4 @@ class Record:
             )
         except (OSError, subprocess.SubprocessError):
             return None
-        return done.stdout.decode("utf-8", "replace").rstrip("\n")
+        return done.stdout.decode("utf-8", "replace")

@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,8 +31,9 @@ from config.errors import ConfigError
 from config.keys import PASSED_THROUGH, with_defaults
 from training.build import build
 from training.callbacks import Callback, Progress, Trackers
-from training.checkpoint import save_checkpoint
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.record import Record
+from training.resume import check_changes
 from training.state import Average, History, LossMean, Position, RunInterrupted, StopSignals
 from utils.data.loading import Batch, Loader
 from utils.logging.console import logging_to, make_console
@@ -98,7 +100,6 @@ class Run:
         self.train_loader, self.val_loader, self.test_loader = parts.loaders.values()
         self.n_epochs, self.seed = config["EPOCHS"], config["SEED"]
         self.monitor = config["MONITOR"]
-        self.should_stop = False
         self.test_metrics: dict[str, float] = {}
 
         self._interval = parts.scheduler_interval
@@ -110,12 +111,18 @@ class Run:
         self._buffers = [b for b in self.module.buffers() if b.is_floating_point()]
         self._former_buffers = [b.clone() for b in self._buffers]
 
+        routine = module_name(sys.modules[routine]) if routine in sys.modules else routine
+        self.routine = routine.removeprefix("training.").removesuffix("_training")
+        self.record = Record(config, folders, self.routine)
         self.position = Position()
+        self._resumed = folders.get("RESUME")
+        self._checkpoint = self._read_checkpoint(folders) if self._resumed else None
         self.history = History(self.monitor, config["MONITOR_MODE"] or "min")
         self.train_mean, self.val_mean = LossMean(), LossMean()
         self.ema = Average(self.module, config["EMA"]) if config["EMA"] else None
         self._is_averaged = self._is_testing = False
         self._state: dict[str, Any] = {}
+        self._loaded: dict[str, Any] | None = None  # what no part has taken yet, when resumed
         for name in ("module", "optimizer", "scheduler", "scaler", "ema", "position", "history"):
             self.track(name, getattr(self, name))
         self.track("loss", self.loss if isinstance(self.loss, nn.Module) else None)
@@ -125,15 +132,23 @@ class Run:
         for i, callback in enumerate(parts.callbacks):
             self.track(f"callback.{i}.{type(callback).__name__}", callback)
 
-        routine = module_name(sys.modules[routine]) if routine in sys.modules else routine
-        self.routine = routine.removeprefix("training.").removesuffix("_training")
-        self.record = Record(config, folders, self.routine)
         self._stop_signals = StopSignals()
         self._console = make_console() if config["PROGRESS"] else None
         own = [Trackers(config["TRACKERS"]), Progress(self._console)]
         self.callbacks = [*parts.callbacks, *own]
 
     # ------------------------------------------------------------------------------ set-up
+
+    def _read_checkpoint(self, folders: Mapping[str, Any]) -> dict[str, Any]:
+        """Read the checkpoint of the run that is to go on, and check that this config can."""
+        try:
+            checkpoint = load_checkpoint(Path(folders["WEIGHT_DIR"], self._resumed))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--resume: {error}") from error
+        problems = check_changes(checkpoint, self._about(), self.scheduler)
+        if problems:
+            raise ConfigError(problems)
+        return checkpoint
 
     def _set_precision(self, wanted: bool | str) -> None:
         """Choose autocast and loss scaler: bf16 on the CPU, fp16 on CUDA unless named."""
@@ -155,9 +170,14 @@ class Run:
         ]
 
     def track(self, name: str, stateful: Any) -> None:
-        """Register an object whose `state_dict` belongs into the checkpoint; None is left out."""
+        """Register an object whose `state_dict` belongs into the checkpoint; None is left out.
+
+        In a resumed run the object is given its state at once.
+        """
         if stateful is not None:
             self._state[name] = stateful
+            if self._loaded is not None:
+                self._restore(name, stateful)
 
     def say(self, line: str) -> None:
         """Show a line in the terminal and keep it in train.log."""
@@ -167,7 +187,9 @@ class Run:
 
     def __enter__(self) -> "Run":
         self._started = time.monotonic()
-        self.record.start()
+        self.record.start(self._resumed)
+        if self._checkpoint is not None:
+            self.load_state_dict(self._checkpoint.pop("state"))
         self._open.enter_context(logging_to(self._console, self.record.log_dir / "train.log"))
         self._stop_signals.install()
         self._open.callback(self._stop_signals.remove)
@@ -241,12 +263,22 @@ class Run:
 
     def epochs(self) -> Iterator[int]:
         """Yield the epochs that are left, counted from 0."""
-        while self.position.epoch < self.n_epochs and not self.should_stop:
+        while not self.is_over:
             yield self.position.epoch
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no epoch is left to train."""
+        return self.position.epoch >= self.n_epochs or self.should_stop
 
     def begin_epoch(self) -> None:
         """Put the model in train mode and the loader at the position."""
         epoch, batch = self.position.epoch, self.position.batch
+        if self._loaded:
+            raise ValueError(
+                f"checkpoint: expected parts of this run, got {', '.join(self._loaded)} as well."
+                " Resume with the routine that tracked them."
+            )
         self.module.train()
         self.train_loader.set_position(epoch, batch)
         if batch == 0:  # a resumed epoch goes on with its sums and random states
@@ -412,10 +444,9 @@ class Run:
         self._save_weights("last.pth")
         if is_best:
             self._save_weights("best.pth")
-        is_last = self.position.epoch == self.n_epochs or self.should_stop
-        is_stopped = self._stop_signals.received is not None and not is_last
+        is_stopped = self._stop_signals.received is not None and not self.is_over
         every = self.config["CHECKPOINT"].get("every_epochs", 1)
-        if is_last or is_stopped or self.position.epoch % every == 0:
+        if self.is_over or is_stopped or self.position.epoch % every == 0:
             self.save_checkpoint()
         if is_stopped:
             raise RunInterrupted(self._stop_signals.received)
@@ -435,6 +466,15 @@ class Run:
 
     # ------------------------------------------------------------------------------- state
 
+    @property
+    def should_stop(self) -> bool:
+        """Whether the epoch in work is the last one; set it to end the run after it."""
+        return self.position.should_stop
+
+    @should_stop.setter
+    def should_stop(self, stop: bool) -> None:
+        self.position.should_stop = stop
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs, whichever routine resumes it.
 
@@ -443,24 +483,33 @@ class Run:
         return {name: stateful.state_dict() for name, stateful in self._state.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` returned.
+        """Take back what `state_dict` returned; parts that are tracked later get theirs then.
 
         Raises:
-            ValueError: The state has other parts than this run.
+            ValueError: The state lacks a part of this run.
         """
-        if set(state) != set(self._state):
-            raise ValueError(
-                f"checkpoint: expected the parts {', '.join(sorted(self._state))},"
-                f" got {', '.join(sorted(state))}. Resume with the config of the run."
-            )
+        self._loaded = dict(state)
         for name, stateful in self._state.items():
-            stateful.load_state_dict(state[name])
+            self._restore(name, stateful)
         self.optimizer.zero_grad()
+
+    def _restore(self, name: str, stateful: Any) -> None:
+        if name not in self._loaded:
+            raise ValueError(
+                f'checkpoint: expected the part "{name}", got {", ".join(self._loaded) or "none"}.'
+                " Resume with the config and the routine's parts that the run had."
+            )
+        stateful.load_state_dict(self._loaded.pop(name))
 
     def save_checkpoint(self) -> None:
         """Write the state for resume."""
-        about = {"config": to_yaml(self.record.plain), "threads": torch.get_num_threads()}
-        save_checkpoint({**about, "state": self.state_dict()}, self.record.weight_dir)
+        save_checkpoint({**self._about(), "state": self.state_dict()}, self.record.weight_dir)
+
+    def _about(self) -> dict[str, Any]:
+        """Return what a resumed run must have in common with this one."""
+        loaders = (self.train_loader, self.val_loader)
+        n_samples = [loader.sampler.n_samples if loader else 0 for loader in loaders]
+        return {"config": to_yaml(self.record.plain), "n_samples": n_samples}
 
     def _stop_by_signal(self) -> None:
         if self._is_averaged:

@@ -22,11 +22,13 @@ class Position:
         batch: Finished batches of the epoch in work.
         step: Updates in all.
         lr: Learning rate of the last update; NaN before the first.
+        should_stop: The epoch in work, or the finished one, is the last.
     """
 
     def __init__(self) -> None:
         self.epoch = self.batch = self.step = 0
         self.lr = math.nan
+        self.should_stop = False
 
     def state_dict(self) -> dict[str, Any]:
         return dict(vars(self))

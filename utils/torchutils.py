@@ -53,11 +53,11 @@ def load_file(path: str | Path, what: str = "file") -> Any:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).partition("\n")[0][:200]
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200].rstrip(" :.")
         raise ValueError(
-            f'{what} "{path}": expected tensors and plain data, got {type(error).__name__}: {reason}'
-            " Save the state dict of the model; files of whole objects are refused, because"
-            " reading them would run code."
+            f'{what} "{path}": expected tensors and plain data, got {reason}. The file is damaged,'
+            " or holds whole objects, which are refused because reading them would run code."
+            " Save the state dict of the model."
         ) from error
     if isinstance(content, dict) and "format" in content and not is_hashed:
         raise ValueError(

@@ -52,8 +52,11 @@ class SteadyOutput:
     def _try(self, call: Any, *args: str) -> None:
         try:
             call(*args)
-        except OSError:  # whatever comes, and what is left in the buffer, goes nowhere
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+        except OSError:
+            # what is left in the buffer goes nowhere, or Python fails on it when it ends
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)

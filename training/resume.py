@@ -1,0 +1,112 @@
+"""Find a stopped run, and tell whether it can go on with the config at hand."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from config.codec import decode_config, from_yaml
+from config.errors import ConfigError, did_you_mean, shorten
+from utils.path import read_json
+
+# what may differ: nothing of it changes the result of a step
+_MAY_CHANGE = {
+    "DATE",
+    "EPOCHS",
+    "ROUTINE_NAME",
+    "DEVICE",
+    "PROGRESS",
+    "LOGFILE",
+    "CHECKPOINT",
+    "TRACKERS",
+    "__COMMENT",
+    "IGNITE_ATTACH",
+    "FASTAI_CBS",
+    "LIGHTNING_CALLBACKS",
+}
+_LOADER_MAY_CHANGE = {
+    "num_workers",
+    "pin_memory",
+    "persistent_workers",
+    "prefetch_factor",
+    "timeout",
+    "multiprocessing_context",
+}
+
+
+def find_run(name: str, folders: Mapping[str, Any]) -> str:
+    """Return the run to resume: a name, or "latest" for the newest one with a checkpoint.
+
+    Raises:
+        ConfigError: There is no such run, or it has no checkpoint.
+    """
+    weight_dir = Path(folders["WEIGHT_DIR"])
+    saved = {path.parent.name: path.stat().st_mtime for path in weight_dir.glob("*/checkpoint*.pt")}
+    if name == "latest" and saved:
+        return max(saved, key=saved.__getitem__)
+    if name not in saved:
+        raise ConfigError(
+            f'--resume: expected a run with a checkpoint in {weight_dir}, got "{name}".'
+            f"{did_you_mean(name, saved)} A run writes its first checkpoint after an epoch."
+        )
+    return name
+
+
+def read_config(run: str, folders: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config that a run was started with, from its `config.yaml`.
+
+    Raises:
+        ConfigError: There is none, or parts of it could not be captured.
+    """
+    path = Path(folders["LOG_DIR"], run, "config.yaml")
+    if not path.is_file():
+        raise ConfigError(f'--resume: expected "{path}", got none. Name the CONFIG as well.')
+    return decode_config(path.read_text(encoding="utf-8"), str(path))
+
+
+def is_finished(run: str, folders: Mapping[str, Any], n_epochs: int) -> bool:
+    """Tell whether a run has ended by itself and is asked for no more epochs than it was."""
+    folder = Path(folders["LOG_DIR"], run)
+    if not (folder / "result.json").is_file() or not (folder / "config.yaml").is_file():
+        return False
+    planned = from_yaml((folder / "config.yaml").read_text(encoding="utf-8"))["EPOCHS"]
+    return read_json(folder / "result.json")["status"] == "done" and n_epochs <= planned
+
+
+def check_changes(
+    checkpoint: Mapping[str, Any], now: Mapping[str, Any], scheduler: Any
+) -> list[str]:
+    """Return what forbids that a run goes on.
+
+    Args:
+        checkpoint: The checkpoint, with its `config` (YAML) and `n_samples`.
+        now: The same of the run at hand.
+        scheduler: Its scheduler, or None.
+    """
+    before, after = (from_yaml(about["config"], "checkpoint") for about in (checkpoint, now))
+    problems = [
+        f"--resume: expected {name} as the run had it, {shorten(before.get(name))},"
+        f" got {shorten(after.get(name))}. Leave it, or start a new run (WEIGHTS=last.pth)."
+        for name in sorted(before.keys() | after.keys())
+        if name not in _MAY_CHANGE and _part(name, before) != _part(name, after)
+    ]
+    if checkpoint["n_samples"] != now["n_samples"]:
+        problems.append(
+            "--resume: expected the data that the run had, {} training and {} validation samples,"
+            " got {} and {}. Put the files back.".format(
+                *checkpoint["n_samples"], *now["n_samples"]
+            )
+        )
+    has_horizon = hasattr(scheduler, "total_steps") or hasattr(scheduler, "T_max")
+    if has_horizon and before["EPOCHS"] != after["EPOCHS"]:
+        problems.append(
+            f"--resume: expected EPOCHS={before['EPOCHS']}, for which the scheduler was made, got"
+            f" {after['EPOCHS']}. Start a new run from its weights: WEIGHTS=last.pth."
+        )
+    return problems
+
+
+def _part(name: str, config: Mapping[str, Any]) -> Any:
+    value = config.get(name)
+    if name == "DATA_LOADER_CONFIG" and isinstance(value, dict):
+        return {key: part for key, part in value.items() if key not in _LOADER_MAY_CHANGE}
+    return value
