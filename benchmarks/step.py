@@ -246,15 +246,21 @@ def compare(
 
 
 def compare_all(
-    n_steps: int, n_pairs: int, n_processes: int, use_loader: bool
+    comparisons: Sequence[Comparison], n_processes: int, *how: Any
 ) -> dict[Comparison, list[tuple[float, float]]]:
-    """Compare in fresh processes, whose memory layout is luck, in another order each time."""
-    pairs: dict[Comparison, list[tuple[float, float]]] = {one: [] for one in COMPARISONS}
+    """Compare in fresh processes, whose memory layout is luck, in another order each time.
+
+    Args:
+        comparisons: What to compare.
+        n_processes: Processes for each of them.
+        how: The further arguments of `compare`.
+    """
+    pairs: dict[Comparison, list[tuple[float, float]]] = {one: [] for one in comparisons}
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
         for turn in range(n_processes):
-            for one in random.Random(turn).sample(COMPARISONS, len(COMPARISONS)):
+            for one in random.Random(turn).sample(comparisons, len(comparisons)):
                 print(f"{turn + 1}/{n_processes} {one.routine} and {one.other}", file=sys.stderr)
-                pairs[one] += pool.submit(compare, one, n_steps, n_pairs, use_loader).result()
+                pairs[one] += pool.submit(compare, one, *how).result()
     return pairs
 
 
@@ -278,6 +284,7 @@ def format_table(pairs: Mapping[Comparison, list[tuple[float, float]]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare all and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", metavar="ROUTINE", help="pytorch, ignite or fastai")
     parser.add_argument("--steps", type=int, default=1000, help="optimizer steps of a run")
     parser.add_argument("--pairs", type=int, default=5, help="pairs of runs in a process")
     parser.add_argument("--processes", type=int, default=3, help="fresh processes per comparison")
@@ -288,7 +295,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "expected at least 2 steps, 2 pairs and 1 process, got"
             f" {args.steps}, {args.pairs} and {args.processes}. Ask for more."
         )
-    print(format_table(compare_all(args.steps, args.pairs, args.processes, args.loader)))
+    wanted = [one for one in COMPARISONS if not args.only or one.routine in args.only]
+    pairs = compare_all(wanted, args.processes, args.steps, args.pairs, args.loader)
+    print(format_table(pairs))
 
 
 if __name__ == "__main__":

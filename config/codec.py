@@ -6,6 +6,8 @@ form that Hydra reads too (`_target_`, `_args_`, `_partial_`):
     torch.nn.ELU                      {_target_: torch.nn.ELU, _partial_: true}
     partial(torch.nn.Dropout, p=0.1)  {_target_: torch.nn.Dropout, p: 0.1, _partial_: true}
     pathlib.Path("a")                 {_target_: pathlib.Path, _args_: [a]}
+    (0.9, 0.99)                       {_target_: builtins.tuple, _args_: [[0.9, 0.99]]}
+    {255: 1}                          {_target_: builtins.dict, _args_: [[[255, 1]]]}
 
 Two levels of trust: `decode_config` imports what a file names, because the user named the file;
 `decode_model` reads weights files of unknown origin and looks names up in a closed table.
@@ -261,8 +263,8 @@ def decode_config(
     Args:
         text: A YAML mapping.
         where: The file, for messages.
-        replaced: Keys and dotted entries that get another value afterwards. They may be missing
-            packages or not captured.
+        replaced: Keys and dotted entries that get another value afterwards. What is wrong with
+            theirs does not matter.
 
     Raises:
         ConfigError: Every name that cannot be imported and every part that was not captured.
@@ -270,26 +272,11 @@ def decode_config(
     plain = from_yaml(text, where)
     if not isinstance(plain, dict):
         raise ConfigError(f"{where}: expected a mapping of keys, got {type(plain).__name__}.")
-    config, problems = {}, []
-    for name, value in _take_apart(plain).items():
-        if name in replaced:
-            continue
-        lost = _find_lost(value, name, replaced)
-        problems += [
-            f"{part}: expected a value, got one that was not captured."
-            f" Set {part}=..., or leave it out with ~{part}."
-            for part in lost
-        ]
-        try:
-            if not lost:
-                is_name = is_import_path(name) and isinstance(value, str)
-                config[name] = get_object(value) if is_name else decode(value)
-        except ConfigError as error:
-            problems += [f"{name}: {problem}" for problem in error.problems]
-        except Exception as error:  # noqa: BLE001, the file calls what it likes
-            problems.append(
-                f"{name}: expected a call that works, got {type(error).__name__}: {error}."
-            )
+    problems: list[str] = []
+    config = {
+        name: _decode_entry(value, str(name), replaced, problems)
+        for name, value in _take_apart(plain).items()
+    }
     if problems:
         raise ConfigError([f"{where}: {problem}" for problem in problems])
     return config
@@ -306,14 +293,30 @@ def _take_apart(plain: Mapping[Any, Any]) -> dict[Any, Any]:
     return whole
 
 
-def _find_lost(plain: Any, where: str, replaced: Container[str]) -> list[str]:
-    """Return the dotted names of the entries, as an override names them, that are not captured."""
+def _decode_entry(plain: Any, where: str, replaced: Container[str], problems: list[str]) -> Any:
+    """Decode a value that an override can name, entry by entry; None where that fails."""
     if where in replaced:
-        return []
+        problems = []  # nobody asks
     if isinstance(plain, dict) and "_target_" not in plain:
-        names = ((f"{where}.{name}", part) for name, part in plain.items())
-        return [lost for name, part in names for lost in _find_lost(part, name, replaced)]
-    return [where] if _holds_lost(plain) else []
+        return {
+            name: _decode_entry(part, f"{where}.{name}", replaced, problems)
+            for name, part in plain.items()
+        }
+    try:
+        if _holds_lost(plain):
+            raise ConfigError(
+                "expected a value, got one that was not captured."
+                f" Set {where}=..., or leave it out with ~{where}."
+            )
+        is_name = is_import_path(where) and isinstance(plain, str)
+        return get_object(plain) if is_name else decode(plain)
+    except ConfigError as error:
+        problems += [f"{where}: {problem}" for problem in error.problems]
+    except Exception as error:  # noqa: BLE001, the file calls what it likes
+        problems.append(
+            f"{where}: expected a call that works, got {type(error).__name__}: {error}."
+        )
+    return None
 
 
 def _holds_lost(plain: Any) -> bool:

@@ -174,11 +174,13 @@ _TABLE = [
     # validation and output
     Key("METRICS", METRICS, {}, "computed on the validation set, whatever the batch size"),
     Key("VALIDATE_EVERY", COUNT, 1, "epochs between validations; the last is always validated"),
-    Key("MONITOR", TEXT, "val_loss", "value that chooses best.pth: val_loss, val_<metric> or train_loss"),
+    Key("MONITOR", TEXT, "val_loss", "chooses best.pth: val_loss, val_<metric> or train_loss"),
     Key(
         "MONITOR_MODE", _or_none(_choice("min", "max")), None, 'inferred for names ending in "loss"'
     ),
-    Key("CHECKPOINT", MAPPING, {}, "every_epochs (1): how often the state for resume is written"),
+    Key(
+        "CHECKPOINT", MAPPING, {}, "state for resume: every_epochs (1), every_steps, every_minutes"
+    ),
     Key("CALLBACKS", LIST, [], "classes or partials of training.callbacks.Callback"),
     Key("TRACKERS", LIST, [], "classes or partials: tracker(run) with log(values, step), close()"),
     Key("LOGFILE", TEXT, "experiments.csv", "table of all runs in LOG_DIR"),
@@ -200,7 +202,7 @@ PASSED_THROUGH = {
 
 REQUIRED = ("MODEL", "LOSS")
 
-CHECKPOINT_KEYS = {"every_epochs": COUNT}
+CHECKPOINT_KEYS = {"every_epochs": COUNT, "every_steps": COUNT, "every_minutes": POSITIVE}
 
 # what DATA_LOADER_CONFIG may hold: the arguments of torch's DataLoader, bar those that say which
 # samples make a batch, which follow from SEED

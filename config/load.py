@@ -74,42 +74,58 @@ def _read(source: str, name: str, replaced: Container[str]) -> Mapping[str, Any]
 def _override(config: dict[str, Any], folders: dict[str, Any], text: str) -> None:
     removes = text.startswith("~")
     path, equals, value = text.removeprefix("~").partition("=")
-    *outer, last = path.split(".")
     key = path.split(".")[0]
     if removes == bool(equals):
         raise ConfigError(f'"{text}": expected KEY=VALUE or ~KEY, got neither. See --help.')
-    if path == "DATE" and not removes:
-        folders[path] = KEYS[path].kind.read(value)
-        return
-    if path in global_config and not removes:
-        folders[path] = _read_folder(text, value, folders[path])
-        return
-    if key not in KEYS:
-        known = [*KEYS, *global_config]
+    if key in global_config:
+        if path != key or removes:
+            raise ConfigError(f'"{text}": expected {key}=VALUE, got another form. Change it whole.')
+        folders[key] = _read_folder(text, value, folders[key])
+    elif key not in KEYS:
+        near = did_you_mean(key, [*KEYS, *global_config])
         raise ConfigError(
-            f'"{text}": expected a known key, got "{path}".{did_you_mean(key, known)}'
+            f'"{text}": expected a known key, got "{path}".{near}'
             " `python train.py --help` lists all keys."
         )
+    elif removes:
+        _remove(config, path, text)
+    elif path == "DATE":
+        folders[path] = KEYS[path].kind.read(value)
+    else:
+        _set(config, path, value, text)
+
+
+def _set(config: dict[str, Any], path: str, value: str, text: str) -> None:
+    *outer, last = path.split(".")
     holder = config
     for part in outer:
-        if holder.get(part) is None and not removes:
+        if holder.get(part) is None:
             holder[part] = {}
-        if not isinstance(holder.get(part), dict):
-            raise ConfigError(
-                f'"{text}": expected a dict at "{part}", got {shorten(holder.get(part))}.'
-                f' Set or remove "{part}" as a whole.'
-            )
-        holder = holder[part]
-    if not removes:
-        former = holder.get(last)
-        holder[last] = _read_entry(value, former) if outer else KEYS[key].kind.read(value)
-    elif last in holder:
-        del holder[last]
-    else:
+        holder = _enter(holder, part, text)
+    holder[last] = _read_entry(value, holder.get(last)) if outer else KEYS[path].kind.read(value)
+
+
+def _remove(config: dict[str, Any], path: str, text: str) -> None:
+    *outer, last = path.split(".")
+    holder = config
+    for part in outer:
+        holder = _enter(holder, part, text)
+    if last not in holder:
         raise ConfigError(
             f'"{text}": expected an entry of the config, got "{path}".{did_you_mean(last, holder)}'
             " There is nothing to remove."
         )
+    del holder[last]
+
+
+def _enter(holder: dict[str, Any], part: str, text: str) -> dict[str, Any]:
+    inner = holder.get(part)
+    if not isinstance(inner, dict):
+        raise ConfigError(
+            f'"{text}": expected a dict at "{part}", got {shorten(inner)}.'
+            f' Set or remove "{part}" as a whole.'
+        )
+    return inner
 
 
 def _read_folder(text: str, value: str, former: Any) -> Any:
@@ -185,7 +201,6 @@ def missing_packages() -> str | None:
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if not missing:
         return None
-    root = Path(__file__).resolve().parent.parent
-    python = root / ".venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
-    remedy = f"Use {python}" if python.exists() else f"Run `make env-dev` in {root}"
+    python = ROOT_PATH / ".venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    remedy = f"Use {python}" if python.exists() else f"Run `make env-dev` in {ROOT_PATH}"
     return f"expected {', '.join(missing)} in {sys.executable}, got none. {remedy}."

@@ -1,5 +1,4 @@
 import csv
-import io
 import json
 import math
 import os
@@ -15,25 +14,25 @@ import torch
 from PIL import Image
 from torch import nn
 
-import predict
-from config.codec import encode
-from config.config import global_config
+from config.config import ROOT_PATH, global_config
 from models import UNET, ConvNet
-from predict import Predictor, draw, load_predictor, main, make_legend, make_palette
+from models.predictor import load_predictor
+from predict import main
 from training.pytorch_training import train
 from utils.data import Arrays
 from utils.data.files import read_array, write_array
+from utils.data.pictures import draw, make_legend
 from utils.metrics import accuracy, f1, iou
 from utils.torchutils import save_weights
 
 torch.set_num_threads(1)
 
-ROOT = Path(predict.__file__).parent
 SEGMENTATIONS = {  # outputs and loss
     "binary_segmentation": (1, nn.BCEWithLogitsLoss),
     "multilabel_segmentation": (2, nn.BCEWithLogitsLoss),
     "multiclass_segmentation": (3, nn.CrossEntropyLoss),
 }
+CLASSES = ("red", "green", "both")
 COMMON = {"LR": 1e-2, "EPOCHS": 3, "DEVICE": "cpu", "PROGRESS": False}
 
 
@@ -67,8 +66,9 @@ def train_segmentation(root: Path, task: str) -> dict:
         "METRICS": [f1, iou],
         "DATA_LOADER_CONFIG": {"batch_size": 3},
         "TASK": task,
-        "CLASSES": ("red", "green", "both")[:n_outputs],
-        "PREPROCESS": {"scale": 1 / 255, "mean": (0.5, 0.5, 0.4), "std": 0.25},
+        "CLASSES": CLASSES[:n_outputs],
+        # a tuple and a number of numpy: neither is plain data, and both are natural to write
+        "PREPROCESS": {"scale": 1 / 255, "mean": (0.5, 0.5, 0.4), "std": np.float64(0.25)},
     }
     folders = {"DATA_DIR": root / "data", "LOG_DIR": root / "logs", "WEIGHT_DIR": root / "weights"}
     return train(None, None, config, global_config | folders)
@@ -116,7 +116,7 @@ def runs(tmp_path_factory) -> dict[str, tuple[Path, dict]]:
         arguments = ["-i", *map(str, inputs.iterdir()), "-o", str(folder / "out")]
         arguments += ["--weights", result["paths"]["best"], "DEVICE=cpu"]
         if task == "binary_segmentation":  # one in a process of its own, from another folder
-            command = [sys.executable, str(ROOT / "predict.py"), *arguments]
+            command = [sys.executable, str(ROOT_PATH / "predict.py"), *arguments]
             done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
             assert (done.returncode, done.stderr) == (0, "")
             assert done.stdout == f"5 of 5 files predicted, outputs in {folder / 'out'}\n"
@@ -142,12 +142,18 @@ def mean_scores(truth: np.ndarray, found: np.ndarray, n_classes: int) -> tuple[f
 @pytest.mark.parametrize("task", SEGMENTATIONS)
 def test_outputs_of_the_validation_files_give_the_logged_metrics(runs, task):
     run, logged = runs[task]
+    n_outputs, _ = SEGMENTATIONS[task]
     pairs = []
     for file in sorted((run / "data/val/y").iterdir()):
         decision, truth = np.load(run / "out" / f"{file.stem}.npy"), read_array(file)
         assert decision.dtype == np.uint8
         assert decision.shape == truth.shape
+        picture = (run / "out" / f"{file.stem}.png").read_bytes()
+        assert picture == draw(decision, task, n_outputs)
         pairs.append((truth, decision))
+    names = ["not red", "red"] if task == "binary_segmentation" else CLASSES[:n_outputs]
+    legend = json.loads((run / "out" / "classes.json").read_text())
+    assert legend == make_legend(task, names)
     assert len(pairs) == 5
     truth, found = (np.stack(part) for part in zip(*pairs, strict=True))
     if task == "multiclass_segmentation":
@@ -177,12 +183,6 @@ def test_the_table_of_a_classification_gives_the_logged_metrics(runs):
     assert logged["val_accuracy"] == np.mean(targets == found)
     assert logged["val_f1"] == mean_scores(targets, np.array(found), 4)[0]
     assert 0.2 < logged["val_accuracy"] < 1
-
-
-def test_class_names_travel_in_the_weights(runs):
-    run, _ = runs["multilabel_segmentation"]
-    legend = json.loads((run / "out" / "classes.json").read_text())
-    assert [(row["index"], row["class"]) for row in legend] == [(0, "red"), (1, "green")]
 
 
 def test_a_notebook_gets_what_the_command_line_writes(runs):
@@ -220,13 +220,6 @@ class FirstRow(nn.Module):
         if self.error is not None and x.shape[2] == 2:
             raise self.error
         return x[:, 0, 0] * self.gain
-
-
-class Whole(FirstRow):
-    """Gives no tensor."""
-
-    def forward(self, x):
-        return {"out": x}
 
 
 def save_conv(path: Path, weight, task: str | None, bias=None, **meta) -> Path:
@@ -282,103 +275,6 @@ def test_binary_segmentation(tmp_path, weights, image):
     ]
 
 
-def test_multiclass_segmentation(tmp_path):
-    weights = save_conv(
-        tmp_path / "w.pth", np.eye(3), "multiclass_segmentation", CLASSES=["no", "a", "b"]
-    )
-    x = np.zeros((1, 4, 3), dtype=np.float32)  # a picture of one row stays two-dimensional
-    x[0, range(4), [0, 2, 1, 2]] = 5
-    np.save(tmp_path / "a.npy", x)
-    out = tmp_path / "out"
-    assert call("-i", tmp_path / "a.npy", "-o", out, "--weights", weights) == 0
-    decision = np.load(out / "a.npy")
-    assert decision.dtype == np.uint8
-    assert decision.tolist() == [[0, 2, 1, 2]]
-    assert np.array_equal(read_array(out / "a.png"), decision)  # good as a mask to train with
-    legend = json.loads((out / "classes.json").read_text())
-    assert [row["class"] for row in legend] == ["no", "a", "b"]
-    with Image.open(out / "a.png") as picture:
-        assert picture.mode == "P"
-        colours = ["#" + bytes(pixel).hex() for pixel in np.asarray(picture.convert("RGB"))[0]]
-    assert colours == [legend[i]["colour"] for i in (0, 2, 1, 2)]
-    shares = load_predictor(weights).probabilities(x)
-    expected = np.exp(x) / np.exp(x).sum(axis=2, keepdims=True)
-    assert np.allclose(shares, expected, atol=1e-6)
-
-
-def test_multilabel_segmentation(tmp_path):
-    weights = save_conv(tmp_path / "w.pth", np.eye(2), "multilabel_segmentation")
-    x = np.array([[[-1, -1], [1, -1], [-1, 1], [1, 1]]], dtype=np.float32)
-    np.save(tmp_path / "a.npy", x)
-    out = tmp_path / "out"
-    assert call("-i", tmp_path / "a.npy", "-o", out, "--weights", weights) == 0
-    decision = np.load(out / "a.npy")
-    assert decision.dtype == np.uint8
-    assert np.array_equal(decision, x > 0)
-    assert read_array(out / "a.png").tolist() == [[0, 1, 2, 2]]
-    legend = json.loads((out / "classes.json").read_text())
-    with Image.open(out / "a.png") as picture:
-        colours = ["#" + bytes(pixel).hex() for pixel in np.asarray(picture.convert("RGB"))[0]]
-    assert colours == ["#000000", *(legend[i]["colour"] for i in (0, 1, 1))]
-
-
-def test_one_label_is_a_map_of_two_axes(tmp_path):
-    predictor = load_predictor(save_conv(tmp_path / "w.pth", [[1]], "multilabel_segmentation"))
-    decision = predictor(np.array([[1.0, -1.0]]))
-    assert decision.tolist() == [[1, 0]]
-    with Image.open(io.BytesIO(draw(decision, predictor.task, 1))) as picture:
-        assert np.asarray(picture).tolist() == [[1, 0]]
-
-
-def test_more_classes_than_a_byte_holds(tmp_path):
-    weight = np.zeros((300, 300))
-    weight[[1, 299], [1, 299]] = 1
-    predictor = load_predictor(save_conv(tmp_path / "w.pth", weight, "multiclass_segmentation"))
-    x = np.zeros((1, 2, 300))
-    x[0, [0, 1], [299, 1]] = 1
-    decision = predictor(x)
-    assert decision.dtype == np.int64
-    assert decision.tolist() == [[299, 1]]
-    legend = make_legend(predictor.task, predictor.class_names(300))
-    with Image.open(io.BytesIO(draw(decision, predictor.task, 300))) as picture:
-        pixels = np.asarray(picture.convert("RGB"))[0]
-    assert ["#" + bytes(pixel).hex() for pixel in pixels] == [
-        legend[299]["colour"],
-        legend[1]["colour"],
-    ]
-
-
-def test_colours_are_distinct_and_begin_with_black():
-    palette = make_palette(256)
-    assert palette[0].tolist() == [0, 0, 0]
-    assert len({tuple(colour) for colour in palette.tolist()}) == 256
-    eight = make_palette(8).astype(int)
-    distances = np.abs(eight[:, None] - eight[None]).sum(axis=2)
-    assert distances[~np.eye(8, dtype=bool)].min() > 80
-
-
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 6), (3, 2)])
-def test_maps_have_the_size_of_the_input_although_it_is_resized(tmp_path, height, width):
-    preprocess = {"size": [4, 4], "scale": 0.5, "mean": 1}
-    weights = save_conv(tmp_path / "w.pth", [[1]], "binary_segmentation", PREPROCESS=preprocess)
-    x = np.zeros((height, width))
-    x[:, width // 2 :] = 8
-    predictor = load_predictor(weights)
-    decision = predictor(x)
-    assert decision.shape == x.shape == predictor.probabilities(x).shape
-    assert decision[:, 0].max() == 0
-    assert decision[:, -1].min() == 1
-    raw = load_predictor(weights, preprocess={"size": None})
-    assert np.allclose(raw.logits(x).numpy()[0, 0], x * 0.5 - 1)  # the file's other keys stay
-
-
-def test_a_preprocess_of_tuples_is_read(tmp_path):
-    preprocess = encode({"size": (2, 2), "mean": (1.0,)})
-    weights = save_conv(tmp_path / "w.pth", [[1]], None, PREPROCESS=preprocess)
-    predictor = load_predictor(weights)
-    assert predictor.preprocess.config == {"size": [2, 2], "mean": [1.0]}
-
-
 def test_without_a_task_outputs_are_raw_and_it_is_said(tmp_path, image, capsys):
     out = tmp_path / "out"
     weights = save_conv(tmp_path / "w.pth", [[2], [-1]], None, bias=[1, 0])
@@ -388,8 +284,6 @@ def test_without_a_task_outputs_are_raw_and_it_is_said(tmp_path, image, capsys):
     raw, x = np.load(out / "a.npy"), np.load(image).astype(np.float32)
     assert raw.dtype == np.float32
     assert np.array_equal(raw, np.stack([2 * x + 1, -x], axis=2))
-    with pytest.raises(ValueError, match="TASK: expected one of"):
-        load_predictor(weights).probabilities(x)
 
 
 @pytest.mark.parametrize("task", ["embedding", "regression"])
@@ -434,21 +328,6 @@ def test_rows_of_a_classification(tmp_path, task, classes, row, expected):
     if task == "binary":
         wanted = [1 - wanted[0], wanted[0]]
     assert np.allclose([float(share) for share in shares], wanted, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("task", "row", "decision"),
-    [
-        ("multiclass", [0, 3, 1], np.int64(1)),
-        ("multilabel", [1, -1], np.array([1, 0], np.uint8)),
-        ("binary", [2], np.uint8(1)),
-    ],
-)
-def test_decisions_of_a_classification(task, row, decision):
-    found = Predictor(FirstRow(), "cpu", task)(np.array([row, row]))
-    assert isinstance(found, np.ndarray)
-    assert found.dtype == decision.dtype
-    assert np.array_equal(found, decision)
 
 
 # ---- files that fail
@@ -514,26 +393,7 @@ def test_a_table_that_cannot_be_written_is_said(tmp_path, image, capsys):
     assert "predictions.csv" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("network", "task", "classes", "problem"),
-    [
-        (Whole(), None, None, "MODEL: expected a network that gives a tensor, got dict"),
-        (FirstRow(), "binary", None, r"expected outputs \(1, 1\) for binary, got \(1, 3\)"),
-        (
-            FirstRow(),
-            "multiclass_segmentation",
-            None,
-            r"expected outputs \(1, K, H, W\) for multiclass_segmentation, got \(1, 3\)",
-        ),
-        (nn.Identity(), "multilabel", None, r"outputs \(1, K\) for multilabel, got \(1, 1, 2, 3\)"),
-    ],
-)
-def test_outputs_that_do_not_fit_the_task_are_refused(network, task, classes, problem):
-    with pytest.raises(ValueError, match=problem):
-        Predictor(network, "cpu", task, classes)(np.zeros((2, 3)))
-
-
-def test_names_that_do_not_fit_the_outputs_are_refused(tmp_path, image, capsys):
+def test_wrong_names_are_said_for_each_file(tmp_path, image, capsys):
     arguments = save_row(tmp_path / "w.pth", "multiclass", CLASSES=["a", "b"])
     assert call("-i", image, "-o", tmp_path / "out", *arguments) == 1
     assert "CLASSES: expected 3 names for multiclass, got a, b." in capsys.readouterr().err
@@ -638,7 +498,7 @@ def test_wrong_overrides_are_refused(tmp_path, weights, image, capsys, override,
 def test_overrides_may_follow_the_files(tmp_path, image, capsys):
     weights = save_conv(tmp_path / "w.pth", [[1]], None)
     arguments = ["-i", image, "TASK=binary_segmentation", "PREPROCESS.mean=15", "LOG_DIR=logs"]
-    assert call("LOG_DIR=logs", *arguments[:-1], "-o", tmp_path / "out", "--weights", weights) == 0
+    assert call("DEVICE=cpu", *arguments, "-o", tmp_path / "out", "--weights", weights) == 0
     assert np.load(tmp_path / "out" / "a.npy").tolist() == [[0, 1, 0], [0, 0, 1]]
 
 
@@ -647,12 +507,11 @@ def test_a_file_as_folder_is_refused(tmp_path, weights, image, capsys):
     assert f"expected a folder or a free name, got {image}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["-i", "a.npy"], ["-i", "a.npy", "-o", "b"]])
-def test_missing_arguments(arguments, capsys):
+def test_missing_arguments(capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(arguments)
+        main([])
     assert stopped.value.code == 2
-    assert "the following arguments are required" in capsys.readouterr().err
+    assert "arguments are required: -i, -o, --weights" in capsys.readouterr().err
 
 
 def test_missing_packages_are_said(monkeypatch, capsys):
@@ -664,11 +523,10 @@ def test_missing_packages_are_said(monkeypatch, capsys):
 # ---- weights files of other programs, and such as cannot be trusted
 
 
-@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"model_state_dict": state}])
-def test_weights_of_another_program(tmp_path, wrap, capsys):
+def test_weights_of_another_program(tmp_path, capsys):
     torch.manual_seed(0)
     network = UNET(2, 3, bulk_ch=4, n_recursions=1).eval()
-    torch.save(wrap(network.state_dict()), tmp_path / "w.pth")
+    torch.save(network.state_dict(), tmp_path / "w.pth")
     x = np.random.default_rng(0).normal(size=(9, 7, 2))
     np.save(tmp_path / "a.npy", x)
     start = ["-i", tmp_path / "a.npy", "-o", tmp_path / "out", "--weights", tmp_path / "w.pth"]
@@ -700,56 +558,22 @@ class Payload:
         return os.system, (self.command,)
 
 
-@pytest.mark.filterwarnings("ignore:Environment variable TORCH_FORCE")
-@pytest.mark.parametrize("forced", [False, True])
-def test_a_malicious_file_runs_nothing(tmp_path, image, monkeypatch, capsys, forced):
-    if forced:
-        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+def test_a_malicious_file_runs_nothing(tmp_path, image, capsys):
     marker = tmp_path / "marker"
     payload = Payload(f"touch {marker}")
-    state = FirstRow().state_dict()
-    bare = pickle.dumps(payload, protocol=2)
-    for content in (payload, {"model": state, "meta": {"TASK": payload}}, state | {"x": payload}):
-        torch.save(content, tmp_path / "w.pth")
-        model = "MODEL=tests.test_predict.FirstRow"
-        start = ["-i", image, "-o", tmp_path / "out", "--weights", tmp_path / "w.pth"]
-        assert call(*start, model) == 2
-        assert "expected tensors and plain data, got" in capsys.readouterr().err
-    (tmp_path / "w.pth").write_bytes(bare)
-    assert call(*start, model) == 2
+    torch.save({"model": FirstRow().state_dict(), "meta": {"TASK": payload}}, tmp_path / "w.pth")
+    arguments = ["--weights", tmp_path / "w.pth", "MODEL=tests.test_predict.FirstRow"]
+    assert call("-i", image, "-o", tmp_path / "out", *arguments) == 2
+    assert "expected tensors and plain data, got" in capsys.readouterr().err
     assert not marker.exists()
     assert not (tmp_path / "out").exists()
-    pickle.loads(bare)  # the payload does work
+    pickle.loads(pickle.dumps(payload))  # the payload does work
     assert marker.exists()
 
 
-def test_an_unknown_class_in_the_file_is_refused_with_the_remedy(tmp_path, image, capsys):
-    save_conv(tmp_path / "w.pth", [[1]], None, MODEL="my.module.Net")
-    assert call("-i", image, "-o", tmp_path / "out", "--weights", tmp_path / "w.pth") == 2
-    assert "python predict.py ... MODEL=my.module.Net." in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("meta", "problem"),
-    [
-        ({"TASK": "os.system"}, "TASK: expected one of .*, got 'os.system'"),
-        ({"TASK": ["binary"]}, "TASK: expected one of"),
-        ({"CLASSES": "ab"}, "CLASSES: expected a list, or None, got 'ab'"),
-        ({"PREPROCESS": {"_target_": "os.getcwd"}}, 'got "os.getcwd"'),
-        ({"PREPROCESS": {"shift": 1}}, r'PREPROCESS\["shift"\]: expected one of'),
-        ({"PREPROCESS": 3}, "PREPROCESS: expected a dict, got 3"),
-    ],
-)
-def test_what_the_file_says_is_checked(tmp_path, meta, problem):
-    weights = save_conv(tmp_path / "w.pth", [[1]], **({"task": None} | meta))
-    with pytest.raises(ValueError, match=problem):
-        load_predictor(weights)
-
-
-@pytest.mark.parametrize("place", [0.1, 0.5, 0.9, 0.999])
-def test_a_damaged_file_is_refused(tmp_path, weights, image, capsys, place):
+def test_a_damaged_file_is_refused(tmp_path, weights, image, capsys):
     content = bytearray(weights.read_bytes())
-    content[int(len(content) * place)] ^= 1
+    content[len(content) // 2] ^= 1
     weights.write_bytes(content)
     assert call("-i", image, "-o", tmp_path / "out", "--weights", weights) == 2
     assert "damaged" in capsys.readouterr().err

@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from utils.path import remove_stale_temps
 from utils.torchutils import load_file, save_file
 
 CHECKPOINT_FORMAT = 1
@@ -18,13 +17,12 @@ def save_checkpoint(state: dict[str, Any], folder: Path) -> None:
 
     Args:
         state: Tensors and plain data, so that `weights_only` loading accepts it.
-        folder: The run's folder in WEIGHT_DIR; no other process writes there.
+        folder: The run's folder in WEIGHT_DIR.
 
     Raises:
         OSError: The disk is full or not writable; the former checkpoint is unchanged.
     """
     path = folder / "checkpoint.pt"
-    remove_stale_temps(path)  # a killed process may have left one
 
     def keep_former() -> None:
         if path.exists():

@@ -3,6 +3,7 @@
 import csv
 import importlib.metadata
 import io
+import json
 import logging
 import os
 import platform
@@ -19,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from config.codec import describe, encode_config, encode_model, name_of, to_yaml
 from config.errors import ConfigError
-from utils.logging.csv import CsvTracker, flatten
+from utils.logging.csv import CsvTracker, flatten, read_tracker
 from utils.name import reserve_dir, run_name, timestamp
 from utils.path import create_dirs, remove_stale_temps, write_atomic, write_json
 from utils.torchutils import save_weights
@@ -51,11 +52,16 @@ class Record:
             resumed: Name of a run that goes on; its folders and its row are taken over.
 
         Raises:
-            ConfigError: The run that is to go on is being trained by another process.
+            ConfigError: The run that is to go on is being trained by another process, or the table
+                is damaged.
         """
         log_dir, weight_dir = Path(self.folders["LOG_DIR"]), Path(self.folders["WEIGHT_DIR"])
         create_dirs(log_dir, weight_dir)
         self.table = CsvTracker(log_dir / Path(self.config["LOGFILE"]).name)
+        try:
+            read_tracker(self.table.path)
+        except ValueError as error:
+            raise ConfigError(f"LOGFILE: {error}") from error
         if resumed is None:
             self.plain["DATE"] = self.folders.get("DATE") or timestamp()
             name = run_name(self.plain["DATE"], self.config["SESSION_NAME"])
@@ -138,7 +144,8 @@ class Record:
             "TASK": self.config["TASK"],
             "CLASSES": classes and [str(name) for name in classes],
         }
-        meta["PREPROCESS"] = self.plain["PREPROCESS"]
+        # lists for tuples, plain numbers for numpy's, which weights_only refuses
+        meta["PREPROCESS"] = json.loads(json.dumps(self.config["PREPROCESS"]))
         save_weights(self.weight_dir / name, state, meta)
 
     def _environment(self) -> dict[str, Any]:

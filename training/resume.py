@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from config.codec import decode_config, from_yaml
+from config.codec import decode_config, describe, from_yaml
 from config.errors import ConfigError, did_you_mean, shorten
 from utils.path import read_json
 
@@ -82,7 +82,7 @@ def check_changes(
         now: The same of the run at hand.
         scheduler: Its scheduler, or None.
     """
-    before, after = (from_yaml(about["config"], "checkpoint") for about in (checkpoint, now))
+    before, after = (describe(from_yaml(about["config"])) for about in (checkpoint, now))
     problems = [
         f"--resume: expected {name} as the run had it, {shorten(before.get(name))},"
         f" got {shorten(after.get(name))}. Leave it, or start a new run (WEIGHTS=last.pth)."

@@ -29,7 +29,7 @@ from config.config import global_config
 from config.device import get_device
 from config.errors import ConfigError
 from config.keys import PASSED_THROUGH, with_defaults
-from training.build import build
+from training.build import Parts, build
 from training.callbacks import Callback, Progress, Trackers
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.record import Record
@@ -90,9 +90,13 @@ class Run:
         data = {"train": train_dataset, "val": val_dataset}
         with contextlib.ExitStack() as settings:
             settings.enter_context(torch_settings(config["NUM_THREADS"], config["DETERMINISTIC"]))
-            parts = build(config, folders, data, self.device)
+            self._set_up(build(config, folders, data, self.device), folders, routine)
             self._open = settings.pop_all()  # until the run ends
 
+    # ------------------------------------------------------------------------------ set-up
+
+    def _set_up(self, parts: Parts, folders: Mapping[str, Any], routine: str) -> None:
+        config = self.config
         config["METRICS"] = parts.named_metrics
         self.module, self.loss, self.metrics = parts.model, parts.loss, parts.metrics
         self.model = torch.compile(self.module) if config["COMPILE"] else self.module
@@ -121,6 +125,7 @@ class Run:
         self.train_mean, self.val_mean = LossMean(), LossMean()
         self.ema = Average(self.module, config["EMA"]) if config["EMA"] else None
         self._is_averaged = self._is_testing = False
+        self._saves_in_epoch = bool({"every_steps", "every_minutes"} & set(config["CHECKPOINT"]))
         self._state: dict[str, Any] = {}
         self._loaded: dict[str, Any] | None = None  # what no part has taken yet, when resumed
         for name in ("module", "optimizer", "scheduler", "scaler", "ema", "position", "history"):
@@ -136,8 +141,6 @@ class Run:
         self._console = make_console() if config["PROGRESS"] else None
         own = [Trackers(config["TRACKERS"]), Progress(self._console)]
         self.callbacks = [*parts.callbacks, *own]
-
-    # ------------------------------------------------------------------------------ set-up
 
     def _read_checkpoint(self, folders: Mapping[str, Any]) -> dict[str, Any]:
         """Read the checkpoint of the run that is to go on, and check that this config can."""
@@ -186,7 +189,7 @@ class Run:
     # ------------------------------------------------------------------------ start and end
 
     def __enter__(self) -> "Run":
-        self._started = time.monotonic()
+        self._started = self._saved_at = time.monotonic()
         self.record.start(self._resumed)
         if self._checkpoint is not None:
             self.load_state_dict(self._checkpoint.pop("state"))
@@ -357,8 +360,11 @@ class Run:
         self.train_mean.add(self._loss_value, count_samples(batch.y))
         for hook in self._on_batch_end:
             hook(self, self._loss_value)
-        if self._stop_signals.received is not None and closes_window:
-            self._stop_by_signal()
+        if closes_window:  # gradients are no part of a checkpoint
+            if self._stop_signals.received is not None:
+                self._stop_by_signal()
+            if self._saves_in_epoch and self._is_checkpoint_due():
+                self.save_checkpoint()
         return self._loss_value
 
     # -------------------------------------------------------------------------- validation
@@ -504,6 +510,13 @@ class Run:
     def save_checkpoint(self) -> None:
         """Write the state for resume."""
         save_checkpoint({**self._about(), "state": self.state_dict()}, self.record.weight_dir)
+        self._saved_at = time.monotonic()
+
+    def _is_checkpoint_due(self) -> bool:
+        every = self.config["CHECKPOINT"]
+        if "every_steps" in every and self.position.step % every["every_steps"] == 0:
+            return True
+        return time.monotonic() - self._saved_at > 60 * every.get("every_minutes", math.inf)
 
     def _about(self) -> dict[str, Any]:
         """Return what a resumed run must have in common with this one."""

@@ -85,10 +85,9 @@ def test_too_few_repeats_are_refused(argument, capsys):
 
 @pytest.mark.slow
 def test_the_command_prints_a_line_per_comparison():
-    pytest.importorskip("fastai")
-    pytest.importorskip("ignite")
-    command = [sys.executable, "-m", "benchmarks.step", "--steps=5", "--pairs=2", "--processes=1"]
+    few = ["--only", "pytorch", "--steps", "5", "--pairs", "2", "--processes", "1"]
+    command = [sys.executable, "-m", "benchmarks.step", *few]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    shown = [tuple(line.split()[:2]) for line in done.stdout.splitlines()]
-    assert shown == [("routine", "against"), *(one[:2] for one in step.COMPARISONS)]
+    shown = [line.split()[:2] for line in done.stdout.splitlines()]
+    assert shown == [["routine", "against"], ["pytorch", "loop"]]

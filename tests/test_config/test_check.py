@@ -63,7 +63,10 @@ def test_a_good_config_has_no_problem():
 
 
 def test_dict_of_the_first_readme_has_no_problem():
-    Loss = pytest.importorskip("ignite.metrics").Loss  # noqa: N806
+    class Loss:  # the one of Ignite costs 3 s to import
+        def __init__(self, function: Callable) -> None:
+            self.function = function
+
     train_config = {
         "DATE": "20261120-143000",
         "SESSION_NAME": "training-run",
@@ -284,8 +287,9 @@ def test_required_key(name, is_none):
             "MODEL",
             Net,
             {"ch_in": 3, "droput": 0.5},
-            'expected an argument of Net (ch_in, depth, width, dropout, name, flat, activ, old, half), got "droput".'
-            ' Did you mean "dropout"? Rename it, or remove it with ~MODEL_CONFIG.droput.',
+            "expected an argument of Net (ch_in, depth, width, dropout, name, flat, activ, old,"
+            ' half), got "droput". Did you mean "dropout"? Rename it, or remove it with'
+            " ~MODEL_CONFIG.droput.",
         ),
         (
             "OPTIMIZER",
@@ -471,7 +475,7 @@ def test_entries_of_checkpoint():
     assert problems(CHECKPOINT={"every_epochs": 5}) == []
     found = only(problems(CHECKPOINT={"every_epoch": 5}))
     assert 'got "every_epoch". Did you mean "every_epochs"?' in found
-    assert 'expected one of every_epochs, got "1".' in only(problems(CHECKPOINT={1: 5}))
+    assert "expected one of every_epochs, " in only(problems(CHECKPOINT={1: 5}))
 
 
 # ------------------------------------------------------------------------------- keys together

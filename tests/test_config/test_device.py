@@ -43,6 +43,7 @@ def test_cuda_without_cuda():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_cuda():
     assert get_device("cuda:0") == torch.device("cuda", 0)
     assert get_device(0) == torch.device("cuda", 0)

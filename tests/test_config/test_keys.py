@@ -64,7 +64,7 @@ def test_arguments_belong_to_what_is_called():
 
 def test_tables_beside_name_keys_of_the_table():
     assert {*PASSED_THROUGH, *REQUIRED, "CHECKPOINT", "DATA_LOADER_CONFIG"} <= set(KEYS)
-    assert set(CHECKPOINT_KEYS) == {"every_epochs"}
+    assert "every_epochs" in CHECKPOINT_KEYS
 
 
 def test_loader_keys_are_arguments_of_torch():

@@ -248,7 +248,7 @@ def test_a_script_names_its_classes_by_its_file(write):
         ),
         (
             "\nimport no_such_pkg.sub",
-            r'expected the package "no_such_pkg", got none \(.*bad_x.py, line 2\). Run `make env-dev`',
+            r'the package "no_such_pkg", got none \(.*bad_x.py, line 2\). Run `make env-dev`',
         ),
         ("from torch import no_such_name", r"got ImportError: cannot import name 'no_such_name'"),
         ("raise ValueError('a')", "got ValueError: a"),

@@ -19,7 +19,7 @@ from utils.metrics import accuracy, f1
 from utils.torchutils import load_weights
 
 # A routine is held to the contract by being in this list.
-ROUTINES = ["pytorch", "ignite", "fastai"]
+ROUTINES = ["pytorch", "ignite", "fastai", "lightning"]
 
 CLASSES = 3
 

@@ -242,3 +242,30 @@ def test_two_optimizers_of_a_copied_routine(tmp_path, unbroken):
     assert bits(rest) == bits(whole)
     with pytest.raises(ValueError, match="expected parts of this run, got second as well"):
         resume("pytorch", tmp_path / "part", part["run"], EPOCHS=4)
+
+
+class Killed(BaseException):
+    """What no routine catches."""
+
+
+class Kill(Callback):
+    """Ends the run without a word at the 12th update."""
+
+    def __init__(self, armed: bool = True) -> None:
+        self.armed = armed
+
+    def on_batch_end(self, run, loss):
+        if self.armed and run.position.step == 12:
+            raise Killed
+
+
+@pytest.mark.parametrize("every", [{"every_steps": 3}, {"every_minutes": 1e-9}])
+def test_a_killed_run_goes_on_from_the_middle_of_an_epoch(every, unbroken, tmp_path):
+    with pytest.raises(Killed):
+        train("pytorch", tmp_path, CHECKPOINT=every, CALLBACKS=[Kill()])
+    run = find_run("latest", folders(tmp_path))
+    path = tmp_path / "weights" / run / "checkpoint.pt"
+    step = torch.load(path, weights_only=True)["state"]["position"]["step"]
+    assert step == (9 if "every_steps" in every else 11)
+    result = resume("ignite", tmp_path, run, CHECKPOINT=every, CALLBACKS=[Kill(armed=False)])
+    assert bits(result) == unbroken("sgd")

@@ -1,0 +1,132 @@
+import csv
+import functools
+import hashlib
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import train
+from config.codec import decode_config, encode_config, to_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py"))
+TINY = {
+    "scenes": [
+        "EPOCHS=2",
+        *(f"{part}_DATASET_CONFIG.n_scenes=5" for part in ("TRAIN", "VAL", "TEST")),
+        *(f"{part}_DATASET_CONFIG.size_px=16" for part in ("TRAIN", "VAL", "TEST")),
+        "DATA_LOADER_CONFIG.batch_size=2",
+        "MODEL_CONFIG.bulk_ch=2",
+    ],
+    "digits": ["EPOCHS=1", "DATA_LOADER_CONFIG.batch_size=128", "MODEL_CONFIG.bulk_ch=2"],
+    "membrane": ["EPOCHS=2", "MODEL_CONFIG.bulk_ch=1", "MODEL_CONFIG.n_recursions=1"],
+}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Make slices and labels with the names and the values that experiments/membrane.py expects."""
+    folder = tmp_path_factory.mktemp("slices")
+    rng = np.random.default_rng(0)
+    for name in ("image", "label"):
+        (folder / name).mkdir()
+    for stem in ("0", "1", "5", "11", "17", "23", "29"):
+        cells = np.kron(rng.random((16, 16)) < 0.8, np.ones((17, 17), bool))  # (272, 272)
+        image = np.where(cells, 160, 60) + rng.integers(-20, 20, cells.shape)
+        Image.fromarray(image.astype(np.uint8)).save(folder / "image" / f"{stem}.png")
+        Image.fromarray(np.where(cells, 255, 0).astype(np.uint8)).save(
+            folder / "label" / f"{stem}.png"
+        )
+    return folder
+
+
+def run(config, folder, data_dir, *arguments):
+    """Train as the command line does; return the folder of the run's logs and that of its weights."""
+    folders = [f"LOG_DIR={folder}/logs", f"WEIGHT_DIR={folder}/weights", f"DATA_DIR={data_dir}"]
+    assert train.main([str(config), *folders, "NUM_THREADS=1", *arguments]) == 0
+    (log_dir,) = [path for path in (folder / "logs").iterdir() if path.is_dir() and path.name[0] == "2"]
+    return log_dir, folder / "weights" / log_dir.name
+
+
+def read_bits(log_dir, weight_dir):
+    """Return the bytes of the metrics and a hash of the weights' values."""
+    state = torch.load(weight_dir / "last.pth", weights_only=True)["model"]
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode() + state[name].contiguous().numpy().tobytes())
+    return (log_dir / "metrics.csv").read_bytes(), digest.hexdigest()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_routine_trains_it_to_the_same_bits(name, tmp_path, data_dir):
+    for package in ("ignite", "fastai", "sklearn"):
+        pytest.importorskip(package)
+    bits = {}
+    for routine in ("pytorch", "ignite", "fastai"):
+        folder = tmp_path / routine
+        dirs = run(f"experiments/{name}.py", folder, data_dir, *TINY[name], "--routine", routine)
+        bits[routine] = read_bits(*dirs)
+    assert bits["ignite"] == bits["pytorch"]
+    assert bits["fastai"] == bits["pytorch"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_captured_config_repeats_the_run(name, tmp_path, data_dir):
+    first = run(f"experiments/{name}.py", tmp_path / "first", data_dir, *TINY[name])
+    again = run(first[0] / "config.yaml", tmp_path / "again", data_dir)
+    assert read_bits(*again) == read_bits(*first)
+
+
+def comparable(value):
+    """Return a value in which equal partials are equal, as two functools.partial never are."""
+    if isinstance(value, functools.partial):
+        return ("partial", value.func, value.args, comparable(value.keywords))
+    if isinstance(value, dict):
+        return {name: comparable(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(comparable(part) for part in value)
+    return value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_text_holds_the_whole_config(name):
+    config = importlib.import_module(f"experiments.{name}").train_config
+    plain, lost = encode_config(config)
+    assert lost == []
+    assert comparable(decode_config(to_yaml(plain))) == comparable(config)
+
+
+def read_column(log_dir, name):
+    with (log_dir / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return [float(row[name]) for row in csv.DictReader(file)]
+
+
+def test_digits_are_read_by_the_end(tmp_path, data_dir):
+    pytest.importorskip("sklearn")
+    log_dir, _ = run("experiments/digits.py", tmp_path, data_dir)
+    accuracy = read_column(log_dir, "val_accuracy")
+    assert len(accuracy) == 15
+    assert accuracy[-1] >= 0.97
+
+
+@pytest.mark.slow
+def test_water_and_buildings_are_found_by_the_end(tmp_path, data_dir):
+    log_dir, _ = run("experiments/scenes.py", tmp_path, data_dir)
+    f1, loss = read_column(log_dir, "val_f1"), read_column(log_dir, "train_loss")
+    assert f1[0] < 0.7
+    assert f1[-1] > 0.95
+    assert loss[-1] < loss[0] / 5
+
+
+def test_slices_held_out_are_not_trained_on(data_dir):
+    config = importlib.import_module("experiments.membrane").train_config
+    names = {}
+    for part in ("TRAIN", "VAL"):
+        arguments = {**config[f"{part}_DATASET_CONFIG"], "root": data_dir}
+        names[part] = config[f"{part}_DATASET"](task=config["TASK"], **arguments).names
+    assert names["TRAIN"] == ["0", "1"]
+    assert sorted(names["VAL"], key=int) == ["5", "11", "17", "23", "29"]
