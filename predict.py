@@ -56,10 +56,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    formats = '.npy, .png, .jpg or .tif, also as a pattern: "images/*.png"'
-    add(
-        "-i", dest="inputs", metavar="FILE", nargs="+", action="extend", required=True, help=formats
-    )
+    text = '.npy, .png, .jpg or .tif, also as a pattern: "images/*.png"'
+    add("-i", dest="inputs", metavar="FILE", nargs="+", action="extend", required=True, help=text)
     add("-o", dest="out", metavar="DIR", type=Path, required=True, help="where outputs go")
     add("--weights", metavar="FILE", required=True, help="best.pth or last.pth of a run")
     add("--overwrite", action="store_true", help="replace outputs that are there")
@@ -186,11 +184,10 @@ def check_out(
     files: Mapping[str, Path], out: Path, predictor: "Predictor", overwrite: bool
 ) -> list[str]:
     """Return what is wrong with the folder of the outputs, a line for each problem."""
-    outputs = [f"{base}.npy" for base in files.values()]
-    if predictor.is_segmentation:
-        outputs += [*(f"{base}.png" for base in files.values()), str(out / "classes.json")]
-    if predictor.is_classification:
-        outputs.append(str(out / "predictions.csv"))
+    suffixes = (".npy", ".png") if predictor.is_segmentation else (".npy",)
+    outputs = [f"{base}{suffix}" for base in files.values() for suffix in suffixes]
+    outputs += [str(out / "classes.json")] if predictor.is_segmentation else []
+    outputs += [str(out / "predictions.csv")] if predictor.is_classification else []
     there = [path for path in outputs if os.path.lexists(path)]
     inputs = set(map(os.path.realpath, files))
     if any(os.path.realpath(path) in inputs for path in there):

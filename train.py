@@ -3,6 +3,8 @@
 import argparse
 import sys
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 DEFAULT_CONFIG = "experiments/scenes.py"
 
@@ -23,6 +25,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         " ~KEY.sub removes an entry",
     )
     parser.add_argument("--routine", metavar="NAME", help="pytorch, ignite, fastai or your own")
+    parser.add_argument(
+        "--resume", metavar="RUN", help="go on with a stopped run: its name, or latest"
+    )
     parser.add_argument("-w", "--warnings", action="store_true", help="show libraries' warnings")
     args = parser.parse_intermixed_args(argv)
     args.overrides = [text for text in args.arguments if "=" in text or text.startswith("~")]
@@ -51,7 +56,7 @@ def main(argv: list[str]) -> int:
         0 done, 1 the run failed, 2 wrong config or arguments, 130 and 143 interrupted.
     """
     args = parse(argv)
-    from config.load import load_config, load_routine, missing_packages
+    from config.load import load_routine, missing_packages
 
     problem = missing_packages()
     if problem:
@@ -61,11 +66,15 @@ def main(argv: list[str]) -> int:
     if not args.warnings:
         warnings.filterwarnings("ignore")
     try:
-        config, folders = load_config(args.config or default_config(), args.overrides)
+        config, folders = load(args)
         routine = load_routine(args.routine or config.get("ROUTINE_NAME", "pytorch"))
-        from training.run import NonFiniteLossError, RunInterrupted
     except ConfigError as error:
         return complain(str(error))
+    if args.resume and is_done(config, folders):
+        print(f"{folders['RESUME']} is done: all its epochs are trained. EPOCHS=N trains more.")
+        return 0
+    from training.run import NonFiniteLossError, RunInterrupted
+
     try:
         routine.train(None, None, config, folders)
     except ConfigError as error:
@@ -75,6 +84,28 @@ def main(argv: list[str]) -> int:
     except (RunInterrupted, KeyboardInterrupt) as stop:
         return getattr(stop, "exit_code", 130)
     return 0
+
+
+def load(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the config and the folders of the command line; of the stopped run with --resume."""
+    from config.load import load_config, load_folders
+
+    if not args.resume:
+        return load_config(args.config or default_config(), args.overrides)
+    from training.resume import config_of, find_run
+
+    folders = load_folders(args.overrides)
+    run = find_run(args.resume, folders)
+    config, folders = load_config(args.config or config_of(run, folders), args.overrides)
+    return config, folders | {"RESUME": run}
+
+
+def is_done(config: Mapping[str, Any], folders: Mapping[str, Any]) -> bool:
+    """Tell whether the run that is to be resumed has nothing left to train."""
+    from config.keys import KEYS
+    from training.resume import is_finished
+
+    return is_finished(folders["RESUME"], folders, config.get("EPOCHS", KEYS["EPOCHS"].default))
 
 
 def default_config() -> str:

@@ -138,7 +138,9 @@ def check_call(
         parameters = list(inspect.signature(called).parameters.values())
     except (TypeError, ValueError):
         return []
-    title, hints = _unwrap(called).__name__, _hints(called)
+    while isinstance(called, partial):
+        called = called.func
+    title, hints = getattr(called, "__name__", type(called).__name__), _hints(called)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     accepted = {
         p.name: p
@@ -173,17 +175,13 @@ def check_call(
     return problems
 
 
-def _unwrap(called: Any) -> Any:
-    """Return the class or function below partials; of an object that is called, its class."""
-    while isinstance(called, partial):
-        called = called.func
-    return called if hasattr(called, "__name__") else type(called)
-
-
 def _hints(called: Any) -> dict[str, Any]:
-    called = _unwrap(called)
+    if isinstance(called, type):
+        called = called.__init__  # type: ignore[misc]
+    elif not inspect.isroutine(called):
+        called = type(called).__call__
     try:
-        return typing.get_type_hints(called.__init__ if isinstance(called, type) else called)
+        return typing.get_type_hints(called)
     except Exception:  # noqa: BLE001, an annotation may name anything; then there is no rule
         return {}
 
@@ -197,7 +195,7 @@ def _broken_rule(value: Any, hint: Any, default: Any) -> str | None:
     A value of the default's type is right, whatever the annotation says.
     """
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    options = typing.get_args(hint) if is_union else (hint,)
+    options = list(typing.get_args(hint)) if is_union else [hint]
     # torch.optim takes `lr: float | Tensor`, which text is not either
     options = [option for option in options if getattr(option, "__name__", "") != "Tensor"]
     is_judged = options and all(isinstance(o, type) and o in _PLAIN for o in options)

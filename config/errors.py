@@ -16,14 +16,13 @@ class ConfigError(ValueError):
         super().__init__("\n".join(self.problems))
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[object]) -> str:
     """Return ` Did you mean "x"?` for the nearest known word, or an empty string."""
-    known = list(known)
+    known = [str(name) for name in known]
     near = difflib.get_close_matches(word.lower(), [name.lower() for name in known], n=1)
     # of names that differ in case alone, such as a class and its module, the one most alike
-    near = difflib.get_close_matches(
-        word, [name for name in known if name.lower() in near], n=1, cutoff=0
-    )
+    near = [name for name in known if name.lower() in near]
+    near = difflib.get_close_matches(word, near, n=1, cutoff=0)
     return f' Did you mean "{near[0]}"?' if near else ""
 
 

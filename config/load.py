@@ -53,6 +53,16 @@ def load_config(
     return config, folders
 
 
+def load_folders(overrides: Iterable[str]) -> dict[str, Any]:
+    """Return the `global_config` with those of the overrides that concern it, and no others."""
+    folders = dict(global_config)
+    for text in overrides:
+        path, _, value = text.partition("=")
+        if path in global_config:
+            folders[path] = _read_folder(text, value, folders[path])
+    return folders
+
+
 def _read(source: str, name: str, replaced: Container[str]) -> Mapping[str, Any]:
     if source.endswith((".yaml", ".yml")):
         from config.codec import decode_config  # needs PyYAML: see missing_packages

@@ -546,6 +546,8 @@ def test_given_arguments_of_the_model_go_before_the_file_s(tmp_path, image):
     assert np.load(tmp_path / "a" / "a.npy").tolist() == [0, 100, 50]
     assert call("-i", image, "-o", tmp_path / "b", *arguments, "MODEL_CONFIG.gain=2") == 0
     assert np.load(tmp_path / "b" / "a.npy").tolist() == [0, 40, 20]
+    assert call("-i", image, "-o", tmp_path / "c", *arguments, "MODEL_CONFIG=None") == 0
+    assert np.load(tmp_path / "c" / "a.npy").tolist() == [0, 100, 50]
 
 
 class Payload:

@@ -89,8 +89,13 @@ def test_a_config_trains_under_every_routine_from_any_folder(routine, config, tm
 
 
 def test_overrides_reach_the_run(config, tmp_path, capsys):
-    overrides = ["OPTIMIZER=torch.optim.AdamW", "OPTIMIZER_CONFIG.lr=3e-4",
-                 "~OPTIMIZER_CONFIG.momentum", "SESSION_NAME=mine", "DATE=20260101-000000"]  # fmt: skip
+    overrides = [
+        "OPTIMIZER=torch.optim.AdamW",
+        "OPTIMIZER_CONFIG.lr=3e-4",
+        "~OPTIMIZER_CONFIG.momentum",
+        "SESSION_NAME=mine",
+        "DATE=20260101-000000",
+    ]
     assert train.main([*config, *overrides]) == 0
     (row,) = rows(tmp_path / "logs" / "experiments.csv")
     assert row["OPTIMIZER"] == "torch.optim.AdamW" and row["OPTIMIZER_CONFIG.lr"] == "0.0003"
@@ -136,8 +141,10 @@ def test_outside_the_environment_it_says_what_to_run(tmp_path):
     # -S -E: a Python without site-packages, as outside the environment
     done = subprocess.run(
         [sys.executable, "-S", "-E", str(ROOT_PATH / "train.py")],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 2
     assert re.search(
         r"expected torch, .* got none\. (Run `make env-dev`|Use .*python)", done.stderr
@@ -159,7 +166,17 @@ def test_ctrl_c_saves_and_exits_130(config, tmp_path):
     assert b"saving the state" in errors and b"Traceback" not in errors
     (row,) = rows(tmp_path / "logs" / "experiments.csv")
     assert row["STATUS"] == "interrupted"
-    assert (weights / row["RUN"] / "checkpoint.pt").exists()
+    # and goes on under another routine, from its own config
+    place = [argument for argument in config if argument.startswith(("LOG_DIR", "WEIGHT_DIR"))]
+    epochs = torch.load(weights / row["RUN"] / "checkpoint.pt", weights_only=True)["state"]
+    done = epochs["position"]["epoch"] + 2
+    assert train.main(["--resume", "latest", "--routine", "ignite", f"EPOCHS={done}", *place]) == 0
+    (row,) = rows(tmp_path / "logs" / "experiments.csv")
+    assert row["STATUS"] == "done" and row["ROUTINE_NAME"] == "ignite"
+    result = (tmp_path / "logs" / row["RUN"] / "result.json").read_text()
+    assert f'"epochs": {done},' in result
+    assert train.main(["--resume", row["RUN"], *place]) == 0
+    assert (tmp_path / "logs" / row["RUN"] / "result.json").read_text() == result
 
 
 def test_a_failure_exits_1(config, tmp_path):
@@ -178,8 +195,14 @@ def test_unknown_key(config, refuses):
 
 
 def test_misspelt_and_wrong_typed_arguments_are_reported_together(refuses, pairs):
-    lines = refuses(*pairs, "MODEL_CONFIG.chin=1", "MODEL_CONFIG.n_recursions=many",
-                    "ACCUMULATE=zero", "OPTIMIZER_CONFIG.momentum=0.9", "MODEL_CONFIG.dropout=True")  # fmt: skip
+    lines = refuses(
+        *pairs,
+        "MODEL_CONFIG.chin=1",
+        "MODEL_CONFIG.n_recursions=many",
+        "ACCUMULATE=zero",
+        "OPTIMIZER_CONFIG.momentum=0.9",
+        "MODEL_CONFIG.dropout=True",
+    )
     text = "\n".join(lines)
     assert 'got "chin". Did you mean "ch_in"?' in text and "~MODEL_CONFIG.chin" in text
     assert 'train_config["MODEL_CONFIG"]["n_recursions"]: expected int, got \'many\'' in text
@@ -211,8 +234,12 @@ def test_image_and_mask_of_different_size(refuses, pairs, tmp_path):
 def test_label_outside_the_classes_in_the_first_batch(refuses, pairs, tmp_path):
     for part in ("train", "val"):
         Image.fromarray(np.full((9, 12), 3, np.uint8)).save(tmp_path / f"data/{part}/label/0.png")
-    lines = refuses(*pairs, "TASK=multiclass_segmentation", "MODEL_CONFIG.ch_out=3",
-                    "LOSS=torch.nn.CrossEntropyLoss")  # fmt: skip
+    lines = refuses(
+        *pairs,
+        "TASK=multiclass_segmentation",
+        "MODEL_CONFIG.ch_out=3",
+        "LOSS=torch.nn.CrossEntropyLoss",
+    )
     assert any("TRAIN_DATASET, first batch" in line and "3" in line for line in lines)
 
 
@@ -248,6 +275,11 @@ def test_missing_config_file(refuses):
 def test_model_and_loss_that_do_not_fit_the_data(refuses, pairs):
     lines = refuses(*pairs, "MODEL_CONFIG.ch_in=5")
     assert any("first batch through MODEL" in line for line in lines)
+
+
+def test_resume_of_an_unknown_run(refuses):
+    (line,) = refuses("--resume", "20260101-000000_mine")
+    assert "--resume: expected a run with a checkpoint" in line
 
 
 def test_two_configs(capsys):

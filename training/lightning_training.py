@@ -165,23 +165,19 @@ class Batches:
 def start_at(trainer: Trainer, position: Position, n_batches: int) -> None:
     """Let `fit` begin at the position of a resumed run.
 
-    Lightning does so only from a checkpoint of its own. These are the counters that it would load;
-    they are not public, and known to be right for 2.6.
+    Lightning does so from a checkpoint of its own only. These are the counters that it would load:
+    they are not public, and tested with 2.6.
     """
-    fit_loop = trainer.fit_loop
-    batches, val_batches = (
-        fit_loop.epoch_loop.batch_progress,
-        fit_loop.epoch_loop.val_loop.batch_progress,
-    )
-    fit_loop.epoch_progress.increment_by(position.epoch)
-    batches.total.increment_by(position.epoch * n_batches)
+    epochs, batches = trainer.fit_loop.epoch_progress, trainer.fit_loop.epoch_loop.batch_progress
+    epochs.increment_by(position.epoch)
     batches.increment_by(position.batch)
-    if position.batch > 0:
-        fit_loop.epoch_progress.increment_ready()
-        fit_loop.restarting = True  # an epoch that is ready and not started: its counters stay
-    if position.batch == n_batches:  # a validation that is started and not processed: it is done
-        val_batches.increment_ready()
-        val_batches.increment_started()
+    if position.batch > 0:  # an epoch that was ready: it starts, and its batches count as done
+        epochs.increment_ready()
+        trainer.fit_loop.restarting = True
+    if position.batch == n_batches:  # a validation that was started: it is done first
+        validation = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+        validation.increment_ready()
+        validation.increment_started()
 
 
 @contextlib.contextmanager

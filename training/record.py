@@ -43,6 +43,8 @@ class Record:
         self.config, self.folders, self.routine = config, folders, routine
         self.plain, self.lost = encode_config({**config, "ROUTINE_NAME": routine})
         self.name = ""
+        self.log_dir = self.weight_dir = Path()  # known when it starts
+        self.table = CsvTracker(Path(folders["LOG_DIR"]) / Path(config["LOGFILE"]).name)
         self._open = ExitStack()
 
     def start(self, resumed: str | None = None) -> None:
@@ -57,7 +59,6 @@ class Record:
         """
         log_dir, weight_dir = Path(self.folders["LOG_DIR"]), Path(self.folders["WEIGHT_DIR"])
         create_dirs(log_dir, weight_dir)
-        self.table = CsvTracker(log_dir / Path(self.config["LOGFILE"]).name)
         try:
             read_tracker(self.table.path)
         except ValueError as error:
@@ -116,7 +117,7 @@ class Record:
         paths = {"log_dir": self.log_dir, "weight_dir": self.weight_dir}
         for name in ("best.pth", "last.pth", "checkpoint.pt"):
             if (self.weight_dir / name).exists():
-                paths[name.split(".")[0]] = self.weight_dir / name
+                paths[Path(name).stem] = self.weight_dir / name
         paths |= {"table": self.table.path}
         return {name: str(path) for name, path in paths.items()}
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from config.codec import decode_config, describe, from_yaml
+from config.codec import describe, from_yaml
 from config.errors import ConfigError, did_you_mean, shorten
 from utils.path import read_json
 
@@ -51,16 +51,16 @@ def find_run(name: str, folders: Mapping[str, Any]) -> str:
     return name
 
 
-def read_config(run: str, folders: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config that a run was started with, from its `config.yaml`.
+def config_of(run: str, folders: Mapping[str, Any]) -> str:
+    """Return the path of the config that a run was started with.
 
     Raises:
-        ConfigError: There is none, or parts of it could not be captured.
+        ConfigError: There is none.
     """
     path = Path(folders["LOG_DIR"], run, "config.yaml")
     if not path.is_file():
         raise ConfigError(f'--resume: expected "{path}", got none. Name the CONFIG as well.')
-    return decode_config(path.read_text(encoding="utf-8"), str(path))
+    return str(path)
 
 
 def is_finished(run: str, folders: Mapping[str, Any], n_epochs: int) -> bool:

@@ -151,7 +151,7 @@ class StopSignals:
             signal.signal(number, handler)
         self._former.clear()
 
-    def _note(self, number: int, frame: types.FrameType | None) -> None:
+    def _note(self, number: int, _frame: types.FrameType | None) -> None:
         self.received = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

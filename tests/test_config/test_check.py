@@ -395,11 +395,16 @@ def test_annotation_that_names_nothing_is_no_rule():
 
 def test_object_that_is_called_is_named_by_its_class():
     class Factory:
-        def __call__(self, ch_in):
+        def __init__(self, ch_in: str = "a") -> None:
+            self.ch_in = ch_in
+
+        def __call__(self, ch_in: int) -> nn.Module:
             return nn.Identity()
 
     message = "expected an argument of Factory (ch_in)"
     assert message in only(problems(MODEL=Factory(), MODEL_CONFIG={"ch_in": 1, "chin": 2}))
+    message = "expected int, got 'a'. Factory says so"
+    assert message in only(problems(MODEL=Factory(), MODEL_CONFIG={"ch_in": "a"}))
 
 
 @pytest.mark.parametrize(

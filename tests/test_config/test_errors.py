@@ -21,6 +21,7 @@ def test_config_error_holds_every_problem():
         ("epochs", ["EPOCHS"], ' Did you mean "EPOCHS"?'),
         ("x", ["EPOCHS"], ""),
         ("x", [], ""),
+        ("lr", [0, 1, "Lr"], ' Did you mean "Lr"?'),
     ],
 )
 def test_did_you_mean(word, known, hint):

@@ -48,7 +48,9 @@ def run(config, folder, data_dir, *arguments):
     """Train as the command line does; return the folder of the run's logs and that of its weights."""
     folders = [f"LOG_DIR={folder}/logs", f"WEIGHT_DIR={folder}/weights", f"DATA_DIR={data_dir}"]
     assert train.main([str(config), *folders, "NUM_THREADS=1", *arguments]) == 0
-    (log_dir,) = [path for path in (folder / "logs").iterdir() if path.is_dir() and path.name[0] == "2"]
+    (log_dir,) = [
+        path for path in (folder / "logs").iterdir() if path.is_dir() and path.name[0] == "2"
+    ]
     return log_dir, folder / "weights" / log_dir.name
 
 

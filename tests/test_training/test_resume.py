@@ -24,7 +24,7 @@ from tests.test_training.common import (
     train,
 )
 from training.callbacks import Callback, EarlyStopping
-from training.resume import find_run, is_finished, read_config
+from training.resume import config_of, find_run, is_finished
 from training.state import RunInterrupted
 
 ADAMW = {"OPTIMIZER": torch.optim.AdamW, "OPTIMIZER_CONFIG": {"lr": 0.01}}
@@ -168,12 +168,12 @@ def test_find_latest_and_read_its_config(tmp_path):
     second = train("pytorch", tmp_path, EPOCHS=1)["run"]
     place = folders(tmp_path)
     assert find_run("latest", place) == second and find_run(first, place) == first
-    assert read_config(first, place)["EPOCHS"] == 1
+    assert config_of(first, place) == str(tmp_path / "logs" / first / "config.yaml")
     with pytest.raises(ConfigError, match="Did you mean"):
         find_run(first + "x", place)
     Path(tmp_path / "logs" / first / "config.yaml").unlink()
     with pytest.raises(ConfigError, match="Name the CONFIG as well"):
-        read_config(first, place)
+        config_of(first, place)
     with pytest.raises(ConfigError, match="expected a run with a checkpoint"):
         find_run("latest", folders(tmp_path / "empty"))
 

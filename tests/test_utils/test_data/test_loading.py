@@ -122,7 +122,9 @@ def test_validation_reads_every_sample_in_order_whatever_the_config_says():
     [
         {"num_workers": 1},
         {"num_workers": 2, "prefetch_factor": 3},
-        {"num_workers": 1, "multiprocessing_context": "spawn"},
+        pytest.param(
+            {"num_workers": 1, "multiprocessing_context": "spawn"}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_workers_change_nothing(workers):
