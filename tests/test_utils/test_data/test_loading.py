@@ -303,7 +303,9 @@ class Process(Drawing):
 
 
 def test_workers_ignore_ctrl_c_and_end_at_sigterm():
-    former = signal.signal(signal.SIGTERM, lambda number, frame: None)  # as a run's handler
+    numbers = signal.SIGINT, signal.SIGTERM
+    # as a run does; a forked worker inherits the handlers
+    former = [signal.signal(number, signal.default_int_handler) for number in numbers]
     try:
         batches = iter(loader_of(Process(40), num_workers=1))
         (worker,) = set(next(batches).x.tolist())
@@ -311,7 +313,8 @@ def test_workers_ignore_ctrl_c_and_end_at_sigterm():
         os.kill(worker, signal.SIGINT)
         rest = list(batches)
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in zip(numbers, former, strict=True):
+            signal.signal(number, handler)
     assert len(rest) == 9 and {pid for batch in rest for pid in batch.x.tolist()} == {worker}
     assert all(batch.y.all() for batch in rest)
 
