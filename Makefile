@@ -28,7 +28,7 @@ help: ## list these commands
 
 env: $(BASE) ## install what training in plain PyTorch and prediction need
 
-env-dev: env $(DEV) ## install all the rest: Ignite, fastai, tests, lint, docs
+env-dev: env $(DEV) ## install all the rest: Ignite, fastai, Lightning, tests, lint, docs
 
 env-remove: ## remove the environment
 	$(if $(CONDA),$(CONDA) env remove --name $(NAME) && rm -f .conda,rm -rf .venv)

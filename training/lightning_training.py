@@ -70,7 +70,7 @@ def train(
             callbacks=run.config["LIGHTNING_CALLBACKS"],
             default_root_dir=run.record.log_dir,
             inference_mode=False,
-            # the Run has these, or they would do it again
+            # off: the Run's own business
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -189,10 +189,8 @@ def tamed() -> Iterator[None]:
         log.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore",
-                ".*(returned `None`|no `val_dataloader`|GPU available|in eval mode|LeafSpec)",
-            )
+            known = ".*(returned `None`|no `val_dataloader`|GPU available|in eval mode|LeafSpec)"
+            warnings.filterwarnings("ignore", known, module="lightning")
             yield
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):

@@ -132,6 +132,13 @@ PLANTED = [
         "fastai is imported in models/unet.py and training/run.py",
     ),
     (
+        {
+            "training/lightning_training.py": "from lightning.pytorch import Trainer",
+            "utils/data/loading.py": "import lightning",
+        },
+        "lightning is imported in training/lightning_training.py and utils/data/loading.py",
+    ),
+    (
         {"predict.py": "from training import run"},
         "predict.py reaches training: predict -> training",
     ),
