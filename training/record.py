@@ -10,10 +10,11 @@ import platform
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -24,6 +25,9 @@ from utils.logging.csv import CsvTracker, flatten, read_tracker
 from utils.name import reserve_dir, run_name, timestamp
 from utils.path import create_dirs, remove_stale_temps, write_atomic, write_json
 from utils.torchutils import save_weights
+
+if TYPE_CHECKING:
+    from training.run import Run
 
 logger = logging.getLogger("plumbline")
 
@@ -182,3 +186,33 @@ class Record:
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout.decode("utf-8", "replace")
+
+
+def make_result(run: "Run", status: str, error: BaseException | None = None) -> dict[str, Any]:
+    """Return what a run came to: what every routine returns, and the content of result.json.
+
+    Epochs are counted from 1. `metrics` are those of the last epoch, `best_metrics` those of the
+    epoch in which MONITOR was best.
+    """
+    history, last = run.history, run.history.rows[-1:]
+    return {
+        "run": run.record.name,
+        "status": status,
+        "routine": run.routine,
+        "epochs": run.position.epoch,
+        "steps": run.position.step,
+        "best_epoch": None if history.best_epoch is None else history.best_epoch + 1,
+        "monitor": run.monitor,
+        "best_value": history.best.get(run.monitor),
+        "metrics": values_of(*last) if last else {},
+        "best_metrics": values_of(history.best),
+        "test_metrics": run.test_metrics,
+        "seconds": time.monotonic() - run.started,
+        "paths": run.record.paths(),
+        "error": f"{type(error).__name__}: {error}" if status == "failed" else None,
+    }
+
+
+def values_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the losses and metrics of an epoch's row."""
+    return {name: value for name, value in row.items() if name not in ("epoch", "step", "lr")}

@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from config.codec import describe, from_yaml
+from config.codec import describe, from_yaml, to_yaml
 from config.errors import ConfigError, did_you_mean, shorten
+from training.checkpoint import load_checkpoint
 from utils.path import read_json
+
+if TYPE_CHECKING:
+    from training.run import Run
 
 # what may differ: nothing of it changes the result of a step
 _MAY_CHANGE = {
@@ -70,6 +74,29 @@ def is_finished(run: str, folders: Mapping[str, Any], n_epochs: int) -> bool:
         return False
     planned = from_yaml((folder / "config.yaml").read_text(encoding="utf-8"))["EPOCHS"]
     return read_json(folder / "result.json")["status"] == "done" and n_epochs <= planned
+
+
+def describe_run(run: "Run") -> dict[str, Any]:
+    """Return what a run that goes on must have in common with the one that stopped."""
+    loaders = (run.train_loader, run.val_loader)
+    n_samples = [loader.sampler.n_samples if loader else 0 for loader in loaders]
+    return {"config": to_yaml(run.record.plain), "n_samples": n_samples}
+
+
+def read_checkpoint(run: "Run", folders: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the checkpoint of the run that RESUME in the folders names.
+
+    Raises:
+        ConfigError: There is no whole one, or the run at hand is not the one that stopped.
+    """
+    try:
+        checkpoint = load_checkpoint(Path(folders["WEIGHT_DIR"], folders["RESUME"]))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--resume: {error}") from error
+    problems = check_changes(checkpoint, describe_run(run), run.scheduler)
+    if problems:
+        raise ConfigError(problems)
+    return checkpoint
 
 
 def check_changes(

@@ -16,7 +16,6 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,16 +23,16 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 from config.check import check_config
-from config.codec import module_name, to_yaml
 from config.config import global_config
 from config.device import get_device
 from config.errors import ConfigError
 from config.keys import PASSED_THROUGH, with_defaults
+from config.names import module_name
 from training.build import Parts, build
 from training.callbacks import Callback, Progress, Trackers
-from training.checkpoint import load_checkpoint, save_checkpoint
-from training.record import Record
-from training.resume import check_changes
+from training.checkpoint import save_checkpoint
+from training.record import Record, make_result, values_of
+from training.resume import describe_run, read_checkpoint
 from training.state import Average, History, LossMean, Position, RunInterrupted, StopSignals
 from utils.data.loading import Batch, Loader
 from utils.logging.console import logging_to, make_console
@@ -120,7 +119,7 @@ class Run:
         self.record = Record(config, folders, self.routine)
         self.position = Position()
         self._resumed = folders.get("RESUME")
-        self._checkpoint = self._read_checkpoint(folders) if self._resumed else None
+        self._checkpoint = read_checkpoint(self, folders) if self._resumed else None
         self.history = History(self.monitor, config["MONITOR_MODE"] or "min")
         self.train_mean, self.val_mean = LossMean(), LossMean()
         self.ema = Average(self.module, config["EMA"]) if config["EMA"] else None
@@ -141,17 +140,6 @@ class Run:
         self._console = make_console() if config["PROGRESS"] else None
         own = [Trackers(config["TRACKERS"]), Progress(self._console)]
         self.callbacks = [*parts.callbacks, *own]
-
-    def _read_checkpoint(self, folders: Mapping[str, Any]) -> dict[str, Any]:
-        """Read the checkpoint of the run that is to go on, and check that this config can."""
-        try:
-            checkpoint = load_checkpoint(Path(folders["WEIGHT_DIR"], self._resumed))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"--resume: {error}") from error
-        problems = check_changes(checkpoint, self._about(), self.scheduler)
-        if problems:
-            raise ConfigError(problems)
-        return checkpoint
 
     def _set_precision(self, wanted: bool | str) -> None:
         """Choose autocast and loss scaler: bf16 on the CPU, fp16 on CUDA unless named."""
@@ -189,7 +177,7 @@ class Run:
     # ------------------------------------------------------------------------ start and end
 
     def __enter__(self) -> "Run":
-        self._started = self._saved_at = time.monotonic()
+        self.started = self._saved_at = time.monotonic()
         self.record.start(self._resumed)
         if self._checkpoint is not None:
             self.load_state_dict(self._checkpoint.pop("state"))
@@ -232,35 +220,15 @@ class Run:
                 if status == "failed":
                     logger.error("%s: %s", type(error).__name__, error)
                     logger.debug("%s", "".join(traceback.format_exception(error)))  # the file only
-                result = self._make_result(status, error)
+                result = make_result(self, status, error)
                 for hook in self._hooks("on_end"):
                     hook(self, result)
             finally:
-                self.record.finish(self._make_result(status, error))
+                self.record.finish(make_result(self, status, error))
 
     def result(self) -> dict[str, Any]:
         """Return what the run came to; the content of result.json."""
-        return self._make_result("done", None)
-
-    def _make_result(self, status: str, error: BaseException | None) -> dict[str, Any]:
-        last = self.history.rows[-1] if self.history.rows else {}
-        best_epoch = self.history.best_epoch
-        return {
-            "run": self.record.name,
-            "status": status,
-            "routine": self.routine,
-            "epochs": self.position.epoch,
-            "steps": self.position.step,
-            "best_epoch": None if best_epoch is None else best_epoch + 1,
-            "monitor": self.monitor,
-            "best_value": self.history.best.get(self.monitor),
-            "metrics": _values(last),
-            "best_metrics": _values(self.history.best),
-            "test_metrics": self.test_metrics,
-            "seconds": time.monotonic() - self._started,
-            "paths": self.record.paths(),
-            "error": f"{type(error).__name__}: {error}" if status == "failed" else None,
-        }
+        return make_result(self, "done")
 
     # ---------------------------------------------------------------------------- training
 
@@ -443,7 +411,7 @@ class Run:
             self._step_scheduler(row)
         is_best = self.history.add(row)
         for hook in self._hooks("on_epoch_end"):
-            hook(self, _values(row))
+            hook(self, values_of(row))
         self.position.epoch += 1
         self.position.batch = 0
         self.record.write_metrics(self.history.rows)
@@ -509,7 +477,7 @@ class Run:
 
     def save_checkpoint(self) -> None:
         """Write the state for resume."""
-        save_checkpoint({**self._about(), "state": self.state_dict()}, self.record.weight_dir)
+        save_checkpoint({**describe_run(self), "state": self.state_dict()}, self.record.weight_dir)
         self._saved_at = time.monotonic()
 
     def _is_checkpoint_due(self) -> bool:
@@ -517,12 +485,6 @@ class Run:
         if "every_steps" in every and self.position.step % every["every_steps"] == 0:
             return True
         return time.monotonic() - self._saved_at > 60 * every.get("every_minutes", math.inf)
-
-    def _about(self) -> dict[str, Any]:
-        """Return what a resumed run must have in common with this one."""
-        loaders = (self.train_loader, self.val_loader)
-        n_samples = [loader.sampler.n_samples if loader else 0 for loader in loaders]
-        return {"config": to_yaml(self.record.plain), "n_samples": n_samples}
 
     def _stop_by_signal(self) -> None:
         if self._is_averaged:
@@ -547,7 +509,3 @@ def count_samples(part: Any) -> int:
     while not isinstance(part, torch.Tensor):
         part = next(iter(part.values() if isinstance(part, Mapping) else part))
     return len(part)
-
-
-def _values(row: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in row.items() if name not in ("epoch", "step", "lr")}
