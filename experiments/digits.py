@@ -1,8 +1,9 @@
-"""Handwritten digits of 8 x 8 pixels: a small classifier on real pictures, in seconds.
+"""Handwritten digits, 8 x 8 pixels: a small classifier on real pictures, trained in seconds.
 
     python train.py experiments/digits.py
 
-The pictures come with scikit-learn (`make env-dev`), so nothing is downloaded.
+The 1797 pictures come with scikit-learn (`make env-dev`), so nothing is downloaded.
+
 To expect:
 """
 
@@ -15,23 +16,26 @@ from utils.metrics import accuracy, f1
 
 train_config = {
     "SESSION_NAME": "digits",
+    "EPOCHS": 15,
     "NUM_THREADS": 1,  # so small a network is no faster with more
-    "TASK": "multiclass",
+    # EDIT: data
+    "TASK": "multiclass",  # one class per picture
     "CLASSES": Digits.CLASSES,
-    "PREPROCESS": Digits.PREPROCESS,  # 0..16 to 0..1, in training and by predict.py alike
+    "PREPROCESS": Digits.PREPROCESS,  # 0..16 to 0..1; travels in the weights file
     "TRAIN_DATASET": Digits,
     "TRAIN_DATASET_CONFIG": {"subset": "train"},
     "VAL_DATASET": Digits,
     "VAL_DATASET_CONFIG": {"subset": "val"},  # every fifth picture
     "DATA_LOADER_CONFIG": {"batch_size": 32},
+    # EDIT: model
     "MODEL": ConvNet,
     "MODEL_CONFIG": {"ch_in": 1, "n_classes": 10, "bulk_ch": 16, "n_blocks": 2},
-    "LOSS": nn.CrossEntropyLoss,
+    # EDIT: training
+    "LOSS": nn.CrossEntropyLoss,  # a class: built with LOSS_CONFIG, if there is one
     "OPTIMIZER": torch.optim.AdamW,
     "OPTIMIZER_CONFIG": {"lr": 5e-3},
-    "ONE_CYCLE": True,
-    "EPOCHS": 15,
+    "ONE_CYCLE": True,  # the rate rises to lr, then falls to zero at the end of EPOCHS
     "METRICS": {"accuracy": accuracy, "f1": f1},
-    "MONITOR": "val_accuracy",
+    "MONITOR": "val_accuracy",  # best.pth is from the epoch where this is best
     "MONITOR_MODE": "max",
 }

@@ -9,7 +9,8 @@ own are added by `FASTAI_CBS`.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from fastai.callback.core import (
+import torch
+from fastai.callback.core import (  # pylint: disable=no-name-in-module; made at import
     Callback,
     CancelEpochException,
     CancelFitException,
@@ -66,10 +67,8 @@ def train(
         global_config: Folders for data, weights and logs.
     """
     with Run(training_config, global_config, __name__, train_dataset, val_dataset) as run:
-        dls = DataLoaders(Tuples(run.train_loader), Tuples(run.val_loader or ()))
-        dls._device = (
-            run.device
-        )  # the setter wants loaders with .to(); without it: default_device()
+        loaders = Tuples(run.train_loader), Tuples(run.val_loader or ())
+        dls = DataLoaders(*loaders, device=run.device)  # without it fastai takes its own
         dls.n_inp = 1
         learn = Learner(
             dls,
@@ -170,3 +169,7 @@ class Tuples:
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         for batch in self.loader:
             yield tuple(batch)
+
+    def to(self, _: torch.device) -> "Tuples":
+        """Do nothing: the Run's batches are on its device."""
+        return self

@@ -118,10 +118,8 @@ def check_changes(
     ]
     if checkpoint["n_samples"] != now["n_samples"]:
         problems.append(
-            "--resume: expected the data that the run had, {} training and {} validation samples,"
-            " got {} and {}. Put the files back.".format(
-                *checkpoint["n_samples"], *now["n_samples"]
-            )
+            "--resume: expected the data that the run had (training and validation samples:"
+            f" {checkpoint['n_samples']}), got {now['n_samples']}. Put the files back."
         )
     has_horizon = hasattr(scheduler, "total_steps") or hasattr(scheduler, "T_max")
     if has_horizon and before["EPOCHS"] != after["EPOCHS"]:

@@ -264,7 +264,7 @@ class Run:
         """Seed this step: dropout and whatever else draws follow from its position."""
         seed_torch(mix(self.seed, STEP, self.position.epoch, self.position.batch))
         if self._buffers:
-            torch._foreach_copy_(self._former_buffers, self._buffers)
+            _copy(self._buffers, self._former_buffers)
 
     def autocast(self) -> Any:
         """Return the context for forward pass and loss; it does nothing without MIXED_PRECISION."""
@@ -496,7 +496,7 @@ class Run:
 
     def _stop_non_finite(self, what: str) -> None:
         if self._buffers:
-            torch._foreach_copy_(self._buffers, self._former_buffers)
+            _copy(self._former_buffers, self._buffers)
         raise NonFiniteLossError(
             f"epoch {self.position.epoch + 1}, batch {self.position.batch + 1}: expected finite"
             f" numbers, but {what}. Lower the learning rate, set CLIP_NORM=1.0, or look for NaN in"
@@ -509,3 +509,9 @@ def count_samples(part: Any) -> int:
     while not isinstance(part, torch.Tensor):
         part = next(iter(part.values() if isinstance(part, Mapping) else part))
     return len(part)
+
+
+@torch.no_grad()
+def _copy(source: list[torch.Tensor], target: list[torch.Tensor]) -> None:
+    """Copy tensors, all in one call: on CUDA one kernel, on the CPU half the time of a loop."""
+    torch._foreach_copy_(target, source)  # pylint: disable=protected-access

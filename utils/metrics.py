@@ -251,6 +251,7 @@ def _unwrap(metric: Any) -> Any:
         return metric
     # With a transform of its own, Ignite decides what the function is given.
     default = inspect.signature(type(metric)).parameters["output_transform"].default
+    # pylint: disable-next=protected-access
     return metric._loss_fn if metric._output_transform is default else metric
 
 

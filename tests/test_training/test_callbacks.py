@@ -256,6 +256,8 @@ def test_the_bar_shows_loss_and_validation(bar):
     run.position.batch = 2
     progress.on_batch_end(run, 0.25)
     assert (task.completed, task.fields["loss"]) == (2, "loss 0.25")
+    assert progress.next_refresh > 0
+    progress.next_refresh = math.inf
     run.position.batch = 3
     progress.on_batch_end(run, 0.125)  # too soon after the last
     assert (task.completed, task.fields["loss"]) == (2, "loss 0.25")

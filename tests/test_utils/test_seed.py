@@ -60,8 +60,10 @@ def test_random_state_survives_a_weights_only_file(tmp_path):
     expected = random.gauss(), random.random(), np.random.randn(), np.random.rand()
     seed_all(6)
     loaded = RandomState()
+    before = random.getstate()
     loaded.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    draw()  # whatever draws before `restore` changes nothing
+    assert random.getstate() == before  # it waits
+    draw()  # and whatever draws until then changes nothing
     loaded.restore()
     assert (random.gauss(), random.random(), np.random.randn(), np.random.rand()) == expected
 

@@ -149,14 +149,8 @@ def write_array(path: str | Path, array: np.ndarray) -> None:
         raise ValueError(f"{path}: expected .npy or .png, got {path.suffix!r}. Change the name.")
     n_channels = array.shape[2] if array.ndim == 3 else 1
     limit = 65535 if n_channels == 1 else 255
-    if (
-        array.dtype.kind not in "bui"
-        or array.ndim not in (2, 3)
-        or n_channels > 4
-        or not array.size
-        or array.min() < 0
-        or array.max() > limit
-    ):
+    is_picture = array.dtype.kind in "bui" and array.ndim in (2, 3) and n_channels <= 4
+    if not is_picture or not array.size or array.min() < 0 or array.max() > limit:
         raise ValueError(
             f"{path}: expected integers 0..{limit} of shape (H, W) or (H, W, 1..4), got "
             f"{array.dtype} of shape {array.shape}. Scale them to integers, or write .npy."

@@ -187,8 +187,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(str(error))
     for name in ("x", "y"):
         (options.out / name).mkdir(parents=True)
-    for index in range(len(scenes)):
-        for name, tensor in zip(("x", "y"), scenes[index], strict=True):
+    for index, scene in enumerate(scenes[i] for i in range(len(scenes))):
+        for name, tensor in zip(("x", "y"), scene, strict=True):
             array = tensor.permute(1, 2, 0).contiguous().numpy()  # (H, W, C)
             write_array(options.out / name / f"scene_{index:03d}.npy", array)
     print(f"{len(scenes)} scenes of {options.size} x {options.size} px in {options.out}/x and /y")

@@ -107,8 +107,10 @@ def test_a_reader_that_goes_ends_no_run(tmp_path):
     # `train.py | tee log`: Ctrl-C ends tee, while the run still has its state to save
     read, write = os.pipe()
     command = [sys.executable, "-c", TRAIN, str(tmp_path / "train.log")]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=write, stderr=pipe) as process:
+    options = {"stdin": subprocess.PIPE, "stdout": write, "stderr": subprocess.PIPE}
+    # buffered, as it is for users: what is left in the buffer must not fail when Python ends
+    environment = {name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, **options) as process:
         os.close(write)
         assert os.read(read, 100) == b"one\n"
         os.close(read)
