@@ -22,7 +22,7 @@ from utils.data.loading import Loader, make_loader
 from utils.data.preprocess import check_preprocess
 from utils.data.tasks import check_target
 from utils.metrics import Metrics, as_metrics
-from utils.seed import VALIDATION, WEIGHTS, mix, seed_all
+from utils.seed import DATA, VALIDATION, WEIGHTS, mix, seed_all
 from utils.torchutils import load_weights
 
 logger = logging.getLogger("plumbline")
@@ -63,7 +63,8 @@ def build(
     problems = check_preprocess(config["PREPROCESS"])
     attempt = functools.partial(_attempt, problems)
     loaders = {}
-    for part in ("train", "val", "test"):
+    for number, part in enumerate(("train", "val", "test")):
+        seed_all(mix(config["SEED"], DATA, number))  # for a dataset that splits at random
         where = f"{part.upper()}_DATASET"
         dataset = data.get(part)
         if dataset is None and (part == "test" or data.get("train") is None):

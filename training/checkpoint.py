@@ -54,6 +54,10 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
             )
         for problem in problems:
             logger.warning("%s Falling back to %s.", problem, path.name)
+        if (
+            problems and paths[0].exists()
+        ):  # or the next save would put it in place of the whole one
+            os.replace(paths[0], folder / "checkpoint.damaged.pt")
         return state
     if any(path.exists() for path in paths):
         raise ValueError("\n".join(problems))

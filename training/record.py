@@ -116,6 +116,10 @@ class Record:
                     self.log_dir / "result.json",
                 )
 
+    def release(self) -> None:
+        """Free the run's lock."""
+        self._open.close()
+
     def paths(self) -> dict[str, str]:
         """Return where the files of the run lie; those of weights once they exist."""
         paths = {"log_dir": self.log_dir, "weight_dir": self.weight_dir}

@@ -36,7 +36,7 @@ from training.resume import describe_run, read_checkpoint
 from training.state import Average, History, LossMean, Position, RunInterrupted, StopSignals
 from utils.data.loading import Batch, Loader
 from utils.logging.console import logging_to, make_console
-from utils.seed import EPOCH, STEP, RandomState, mix, seed_all, seed_torch
+from utils.seed import EPOCH, STEP, VALIDATION, RandomState, mix, seed_all, seed_torch
 from utils.torchutils import all_finite, load_weights, torch_settings
 
 logger = logging.getLogger("plumbline")
@@ -178,21 +178,29 @@ class Run:
 
     def __enter__(self) -> "Run":
         self.started = self._saved_at = time.monotonic()
-        self.record.start(self._resumed)
-        if self._checkpoint is not None:
-            self.load_state_dict(self._checkpoint.pop("state"))
+        try:
+            self.record.start(self._resumed)
+        except BaseException:
+            self._open.close()
+            self.record.release()
+            raise
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__(*sys.exc_info())  # Python calls it for the block alone
+            raise
+        return self
+
+    def _start(self) -> None:
         self._open.enter_context(logging_to(self._console, self.record.log_dir / "train.log"))
         self._stop_signals.install()
         self._open.callback(self._stop_signals.remove)
+        if self._checkpoint is not None:
+            self.load_state_dict(self._checkpoint.pop("state"))
         self._on_batch_end = self._hooks("on_batch_end")
         self._warn()
-        try:
-            for hook in self._hooks("on_start"):
-                hook(self)
-        except BaseException:
-            self.__exit__(*sys.exc_info())
-            raise
-        return self
+        for hook in self._hooks("on_start"):
+            hook(self)
 
     def _warn(self) -> None:
         if self.record.lost:
@@ -206,25 +214,31 @@ class Run:
                 logger.warning("%s does nothing under the routine %s", key, self.routine)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        status = "done"
-        if isinstance(error, (RunInterrupted, KeyboardInterrupt)):
-            status = "interrupted"
-        elif error is not None:
-            status = "failed"
         with self._open:
             try:
                 if self._is_averaged:
                     self._swap_average()
                 if isinstance(error, NonFiniteLossError) and all_finite(self._params):
                     self._save_weights("last.pth")
-                if status == "failed":
-                    logger.error("%s: %s", type(error).__name__, error)
-                    logger.debug("%s", "".join(traceback.format_exception(error)))  # the file only
-                result = make_result(self, status, error)
-                for hook in self._hooks("on_end"):
-                    hook(self, result)
+                late = self._tell_end(error)
             finally:
-                self.record.finish(make_result(self, status, error))
+                self.record.finish(make_result(self, _status(error), error))
+            if late is not None:
+                self.record.finish(make_result(self, _status(late), late))
+                raise late
+
+    def _tell_end(self, error: BaseException | None) -> Exception | None:
+        """Tell every callback the result; return what one of them raised, if nothing did before."""
+        late = None
+        _log(error)
+        result = make_result(self, _status(error), error)
+        for hook in self._hooks("on_end"):
+            try:
+                hook(self, result)
+            except Exception as problem:  # noqa: BLE001, the other callbacks hear of the end, too
+                _log(problem)
+                late = late or (problem if error is None else None)
+        return late
 
     def result(self) -> dict[str, Any]:
         """Return what the run came to; the content of result.json."""
@@ -345,13 +359,18 @@ class Run:
 
     def begin_validation(self) -> None:
         """Turn to eval mode and averaged weights; start the metrics."""
-        self.module.eval()
         if self.ema is not None:
             self._swap_average()
-        self.val_mean.reset()
-        self.metrics.reset()
+        self._begin_evaluation()
         for hook in self._hooks("on_validation_start"):
             hook(self)
+
+    def _begin_evaluation(self) -> None:
+        self.module.eval()
+        self.val_mean.reset()
+        self.metrics.reset()
+        # a model may draw in eval mode, too: then the values follow from the epoch
+        seed_torch(mix(self.seed, VALIDATION, self.position.epoch))
 
     def val_step(self, pred: Any, target: Any, loss: torch.Tensor) -> None:
         """Add a batch to the validation's metrics and loss."""
@@ -382,9 +401,7 @@ class Run:
         best = self.record.weight_dir / "best.pth"
         if best.exists():
             self.module.load_state_dict(load_weights(best)["model"])
-        self.module.eval()
-        self.val_mean.reset()
-        self.metrics.reset()
+        self._begin_evaluation()
         with torch.no_grad():
             yield self.test_loader
         values = {"loss": self.val_mean.mean(), **self.metrics.compute()}
@@ -515,3 +532,17 @@ def count_samples(part: Any) -> int:
 def _copy(source: list[torch.Tensor], target: list[torch.Tensor]) -> None:
     """Copy tensors, all in one call: on CUDA one kernel, on the CPU half the time of a loop."""
     torch._foreach_copy_(target, source)  # pylint: disable=protected-access
+
+
+def _status(error: BaseException | None) -> str:
+    if error is None:
+        return "done"
+    stops = (RunInterrupted, KeyboardInterrupt)
+    return "interrupted" if isinstance(error, stops) else "failed"
+
+
+def _log(error: BaseException | None) -> None:
+    """Say what went wrong; the traceback goes to train.log alone."""
+    if error is not None and _status(error) == "failed":
+        logger.error("%s: %s", type(error).__name__, error)
+        logger.debug("%s", "".join(traceback.format_exception(error)))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 # what a number is drawn for: equal positions must not give equal streams
-WEIGHTS, ORDER, SAMPLE, STEP, EPOCH, VALIDATION = range(6)
+WEIGHTS, ORDER, SAMPLE, STEP, EPOCH, VALIDATION, DATA = range(7)
 
 
 def mix(seed: int, *position: int) -> int:

@@ -124,3 +124,14 @@ def test_a_process_killed_while_saving_leaves_a_checkpoint(tmp_path, warned):
         assert acknowledged <= state["step"] <= acknowledged + 1
         assert torch.equal(state["weights"], torch.full((100,), state["step"]))
         last = state["step"]
+
+
+def test_after_a_fall_back_the_next_save_keeps_the_whole_one(tmp_path):
+    for step in (1, 2):
+        save_checkpoint({"step": step}, tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert load_checkpoint(tmp_path)["step"] == 1
+    save_checkpoint({"step": 3}, tmp_path)
+    path.unlink()
+    assert load_checkpoint(tmp_path)["step"] == 1

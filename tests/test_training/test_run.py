@@ -22,6 +22,7 @@ from tests.test_training.common import (
     rows,
     train,
 )
+from training.callbacks import Callback
 from training.run import Run
 from utils.data.loading import make_loader
 from utils.seed import STEP, WEIGHTS, mix, seed_all, seed_torch
@@ -291,3 +292,69 @@ def test_weights_of_another_network(tmp_path):
 def test_drop_last_that_leaves_nothing(tmp_path):
     text = problems_of(tmp_path, DATA_LOADER_CONFIG={"batch_size": 64, "drop_last": True})
     assert "expected a batch_size of at most 51 samples with drop_last, got 64" in text
+
+
+# ---------------------------------------------------------------------------------- ends
+
+
+class Late(Callback):
+    """Fails when the run is over."""
+
+    def on_end(self, run, result):
+        raise ValueError("late")
+
+
+class Heard(Callback):
+    ends: list = []
+
+    def on_end(self, run, result):
+        Heard.ends.append(result["status"])
+
+
+def test_a_callback_that_fails_at_the_end_fails_the_run_and_the_others_hear_of_it(tmp_path):
+    Heard.ends.clear()
+    with pytest.raises(ValueError, match="late"):
+        train("pytorch", tmp_path, EPOCHS=1, CALLBACKS=[Late, Heard])
+    assert Heard.ends == ["done"]
+    (row,) = rows(tmp_path / "logs" / "experiments.csv")
+    assert row["STATUS"] == "failed" and row["ERROR"] == "ValueError: late"
+
+
+class Early(Callback):
+    def on_start(self, run):
+        raise ValueError("early")
+
+
+def test_a_failure_at_the_start_is_recorded_and_frees_everything(tmp_path):
+    before = torch.get_num_threads()
+    with pytest.raises(ValueError, match="early"):
+        train("pytorch", tmp_path, CALLBACKS=[Early], NUM_THREADS=before + 1)
+    (row,) = rows(tmp_path / "logs" / "experiments.csv")
+    assert row["STATUS"] == "failed" and torch.get_num_threads() == before
+
+
+class SplitAtRandom(Pictures):
+    def __init__(self):
+        super().__init__()
+        keep = torch.randperm(51)[:40]
+        self.x, self.y = self.x[keep], self.y[keep]
+
+
+def test_a_dataset_that_splits_at_random_is_the_same_in_every_run(tmp_path):
+    torch.manual_seed(1)
+    first = trained(tmp_path / "a", TRAIN_DATASET=SplitAtRandom)
+    torch.manual_seed(2)
+    second = trained(tmp_path / "b", TRAIN_DATASET=SplitAtRandom)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+class DrawsInEval(Net):
+    def forward(self, x):
+        return super().forward(x) + 0.1 * torch.rand(1)
+
+
+def test_a_model_that_draws_in_eval_mode_has_the_same_values(tmp_path):
+    torch.manual_seed(1)
+    first = train("pytorch", tmp_path / "a", MODEL=DrawsInEval)["metrics"]
+    second = train("pytorch", tmp_path / "b", MODEL=DrawsInEval, CALLBACKS=[Noise])["metrics"]
+    assert first == second
