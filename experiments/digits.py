@@ -33,7 +33,7 @@ train_config = {
     # EDIT: training
     "LOSS": nn.CrossEntropyLoss,  # a class: built with LOSS_CONFIG, if there is one
     "OPTIMIZER": torch.optim.AdamW,
-    "OPTIMIZER_CONFIG": {"lr": 5e-3},
+    "OPTIMIZER_CONFIG": {"lr": 2e-3},
     "ONE_CYCLE": True,  # the rate rises to lr, then falls to zero at the end of EPOCHS
     "METRICS": {"accuracy": accuracy, "f1": f1},
     "MONITOR": "val_accuracy",  # best.pth is from the epoch where this is best

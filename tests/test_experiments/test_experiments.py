@@ -13,7 +13,7 @@ import train
 from config.codec import decode_config, encode_config, to_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py"))
+FILES = {path.stem: path for path in sorted((ROOT / "experiments").glob("[!_]*.py"))}
 TINY = {
     "scenes": [
         "EPOCHS=2",
@@ -45,13 +45,11 @@ def data_dir(tmp_path_factory):
 
 
 def run(config, folder, data_dir, *arguments):
-    """Train as the command line does; return the folder of the run's logs and that of its weights."""
+    """Train as the command line does; return the run's folder of logs and that of weights."""
     folders = [f"LOG_DIR={folder}/logs", f"WEIGHT_DIR={folder}/weights", f"DATA_DIR={data_dir}"]
     assert train.main([str(config), *folders, "NUM_THREADS=1", *arguments]) == 0
-    (log_dir,) = [
-        path for path in (folder / "logs").iterdir() if path.is_dir() and path.name[0] == "2"
-    ]
-    return log_dir, folder / "weights" / log_dir.name
+    (metrics,) = (folder / "logs").glob("*/metrics.csv")
+    return metrics.parent, folder / "weights" / metrics.parent.name
 
 
 def read_bits(log_dir, weight_dir):
@@ -63,22 +61,22 @@ def read_bits(log_dir, weight_dir):
     return (log_dir / "metrics.csv").read_bytes(), digest.hexdigest()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FILES)
 def test_every_routine_trains_it_to_the_same_bits(name, tmp_path, data_dir):
     for package in ("ignite", "fastai", "sklearn"):
         pytest.importorskip(package)
     bits = {}
     for routine in ("pytorch", "ignite", "fastai"):
         folder = tmp_path / routine
-        dirs = run(f"experiments/{name}.py", folder, data_dir, *TINY[name], "--routine", routine)
+        dirs = run(FILES[name], folder, data_dir, *TINY[name], "--routine", routine)
         bits[routine] = read_bits(*dirs)
     assert bits["ignite"] == bits["pytorch"]
     assert bits["fastai"] == bits["pytorch"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FILES)
 def test_the_captured_config_repeats_the_run(name, tmp_path, data_dir):
-    first = run(f"experiments/{name}.py", tmp_path / "first", data_dir, *TINY[name])
+    first = run(FILES[name], tmp_path / "first", data_dir, *TINY[name])
     again = run(first[0] / "config.yaml", tmp_path / "again", data_dir)
     assert read_bits(*again) == read_bits(*first)
 
@@ -94,7 +92,7 @@ def comparable(value):
     return value
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FILES)
 def test_text_holds_the_whole_config(name):
     config = importlib.import_module(f"experiments.{name}").train_config
     plain, lost = encode_config(config)
@@ -109,7 +107,7 @@ def read_column(log_dir, name):
 
 def test_digits_are_read_by_the_end(tmp_path, data_dir):
     pytest.importorskip("sklearn")
-    log_dir, _ = run("experiments/digits.py", tmp_path, data_dir)
+    log_dir, _ = run(FILES["digits"], tmp_path, data_dir)
     accuracy = read_column(log_dir, "val_accuracy")
     assert len(accuracy) == 15
     assert accuracy[-1] >= 0.97
@@ -117,7 +115,7 @@ def test_digits_are_read_by_the_end(tmp_path, data_dir):
 
 @pytest.mark.slow
 def test_water_and_buildings_are_found_by_the_end(tmp_path, data_dir):
-    log_dir, _ = run("experiments/scenes.py", tmp_path, data_dir)
+    log_dir, _ = run(FILES["scenes"], tmp_path, data_dir)
     f1, loss = read_column(log_dir, "val_f1"), read_column(log_dir, "train_loss")
     assert f1[0] < 0.7
     assert f1[-1] > 0.95
