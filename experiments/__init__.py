@@ -1,1 +1,1 @@
-"""Configs that train as they are: copy one, edit the copy, run `python train.py experiments/mine.py`."""
+"""Configs that train as they are. Copy one and edit the copy; start with scenes.py."""

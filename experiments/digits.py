@@ -1,10 +1,11 @@
-"""Handwritten digits, 8 x 8 pixels: a small classifier on real pictures, trained in seconds.
+"""Read handwritten digits: a small classifier of real pictures, trained in seconds.
 
     python train.py experiments/digits.py
 
-The 1797 pictures come with scikit-learn (`make env-dev`), so nothing is downloaded.
+The 1797 pictures of 8 x 8 pixels come with scikit-learn (`make env-dev`), so nothing is downloaded.
 
-To expect:
+To expect: 4 seconds of training; val_accuracy 0.992 after the last epoch, 357 of 360 pictures. The
+same hands wrote the pictures of both parts, so digits of other people will be read less well.
 """
 
 import torch

@@ -1,19 +1,24 @@
-"""Cells between membranes under the electron microscope: pictures and masks from two folders.
+"""Find cells in electron micrographs: pictures and masks from two folders, random crops.
 
     python train.py experiments/membrane.py DATA_DIR=/path/to/membrane/train
 
-DATA_DIR holds image/ and label/ with one file each per slice, of equal names: 0.png ... 29.png,
+DATA_DIR holds image/ and label/ with a file each per slice, of equal names: 0.png ... 29.png,
 512 x 512, 8 bit, labels 0 on membranes and 255 inside of cells. They are those of the ISBI 2012
 challenge (Arganda-Carreras et al., Frontiers in Neuroanatomy 2015,
 https://doi.org/10.3389/fnana.2015.00142) and do not come with the kit.
 
 For a folder of your own in this layout (x/ and y/ will do, too), copy this file and edit `slices`:
-which names are held out for validation, and what the values of your labels mean.
+what is held out for validation, and what the values of your labels mean.
 
-An epoch takes one random crop from each slice. For more crops raise EPOCHS, and VALIDATE_EVERY with
-it, as every validation computes the whole of the slices held out.
+An epoch takes one random crop from each slice, 25 crops. For more of them raise EPOCHS, and
+VALIDATE_EVERY with it, because every validation computes the slices held out as a whole.
 
-To expect:
+To expect on two CPU cores, 50 epochs in 5 to 8 minutes, after the last epoch:
+
+    val_iou 0.895   val_f1 0.945   val_accuracy 0.913
+            0.782          0.878                0.782    for "cell" everywhere
+
+A slice held out lies beside ones that were trained on; other tissue will be harder.
 """
 
 from functools import partial

@@ -1,14 +1,15 @@
-"""Water and buildings in 12-band scenes that the kit draws itself: a first run, and a file to copy.
+"""Find water and buildings in scenes that the kit draws itself: a first run, to copy.
 
-    python train.py                                  this file, under plain PyTorch
-    python train.py EPOCHS=3 --routine ignite        any key can be given here, too
+    python train.py                                this file; needs no data
+    python train.py EPOCHS=3 --routine ignite      any key can be given here, too
 
-To make it yours: `cp experiments/scenes.py experiments/mine.py`, edit the copy at the marks EDIT and
-run `python train.py experiments/mine.py`. Whatever is called (NAME) has its keyword arguments beside
-it (NAME_CONFIG); a class or function of your own is imported above and named like those here.
-All keys: `python train.py --help`.
+To make it yours: `cp experiments/scenes.py experiments/mine.py`, edit the copy at the marks EDIT,
+run `python train.py experiments/mine.py`. Whatever is called (NAME) has its keyword arguments
+beside it (NAME_CONFIG); import a class or a function of your own above and name it like those
+here. All keys: `python train.py --help`.
 
-To expect, with two threads of a CPU:
+To expect on two CPU cores: about a minute; the training loss falls from 1.34 to 0.11, val_f1 rises
+from 0.55 to 0.984, and on the test scenes, which nothing was chosen by, test_f1 is 0.986.
 """
 
 import torch
@@ -20,11 +21,11 @@ from utils.metrics import f1, precision, recall
 
 train_config = {
     "SESSION_NAME": "scenes",  # the run is called <start time>_scenes
-    "ROUTINE_NAME": "pytorch",  # or ignite or fastai, with the same result
+    "ROUTINE_NAME": "pytorch",  # or ignite, fastai (`make env-dev`): the same result
     "SEED": 0,  # weights and order of the data follow from it
     "EPOCHS": 12,
     # EDIT: data. For pictures and masks in files see experiments/membrane.py
-    "TASK": "multilabel_segmentation",  # one yes or no per pixel and class; README lists the others
+    "TASK": "multilabel_segmentation",  # yes or no per pixel and class; see utils/data/tasks.py
     "CLASSES": SyntheticScenes.CLASSES,  # water, buildings: the output channels, in order
     "TRAIN_DATASET": SyntheticScenes,
     "TRAIN_DATASET_CONFIG": {"n_scenes": 400, "size_px": 64, "seed": 0},

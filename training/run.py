@@ -105,7 +105,8 @@ class Run:
         self.monitor = config["MONITOR"]
         self.test_metrics: dict[str, float] = {}
 
-        self._interval = parts.scheduler_interval
+        self._per_step = parts.scheduler is not None and parts.scheduler_interval == "step"
+        self._is_cuda = self.device.type == "cuda"
         self._accumulate, self._clip_norm = config["ACCUMULATE"], config["CLIP_NORM"]
         self._n_batches = len(self.train_loader)
         self._params = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -264,6 +265,7 @@ class Run:
                 f"checkpoint: expected parts of this run, got {', '.join(self._loaded)} as well."
                 " Resume with the routine that tracked them."
             )
+        self._epoch_seed = mix(self.seed, STEP, epoch)
         self.module.train()
         self.train_loader.set_position(epoch, batch)
         if batch == 0:  # a resumed epoch goes on with its sums and random states
@@ -276,7 +278,7 @@ class Run:
 
     def begin_batch(self) -> None:
         """Seed this step: dropout and whatever else draws follow from its position."""
-        seed_torch(mix(self.seed, STEP, self.position.epoch, self.position.batch))
+        seed_torch(self._epoch_seed + self.position.batch, self._is_cuda)
         if self._buffers:
             _copy(self._buffers, self._former_buffers)
 
@@ -308,13 +310,14 @@ class Run:
         Returns:
             Whether it stepped.
         """
-        if not self._closes_window():
+        done = self.position.batch + 1
+        self._is_border = done % self._accumulate == 0 or done == self._n_batches
+        if not self._is_border:
             return False
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         if self._clip_norm is not None:
             clip_grad_norm_(self._params, self._clip_norm)
-        self.position.lr = self.optimizer.param_groups[0]["lr"]
         stepped = True
         if self.scaler is None:
             self.optimizer.step()
@@ -326,23 +329,20 @@ class Run:
         self.optimizer.zero_grad()
         if stepped and self.ema is not None:
             self.ema.update()
-        if stepped and self.scheduler is not None and self._interval == "step":
-            self.scheduler.step()
+        if self._per_step:
+            self.position.lr = self._read_lr()
+            if stepped:
+                self.scheduler.step()
         self.position.step += 1
         return True
 
-    def _closes_window(self) -> bool:
-        done = self.position.batch + 1
-        return done % self._accumulate == 0 or done == self._n_batches
-
     def end_batch(self, batch: Batch) -> float:
         """Count the batch, tell the callbacks, and return its loss; stop here if a signal came."""
-        closes_window = self._closes_window()
         self.position.batch += 1
         self.train_mean.add(self._loss_value, count_samples(batch.y))
         for hook in self._on_batch_end:
             hook(self, self._loss_value)
-        if closes_window:  # gradients are no part of a checkpoint
+        if self._is_border:  # of an update: gradients are no part of a checkpoint
             if self._stop_signals.received is not None:
                 self._stop_by_signal()
             if self._saves_in_epoch and self._is_checkpoint_due():
@@ -417,6 +417,8 @@ class Run:
 
     def end_epoch(self) -> None:
         """Step the scheduler, write the epoch's row and weights, and move on."""
+        if not self._per_step:
+            self.position.lr = self._read_lr()
         if not all_finite(self._params):
             self._stop_non_finite("a weight is not finite after the last update")
         row = {"epoch": self.position.epoch + 1, "step": self.position.step, "lr": self.position.lr}
@@ -424,7 +426,7 @@ class Run:
         if self.validates():
             row["val_loss"] = self.val_mean.mean()
             row |= {f"val_{name}": value for name, value in self.metrics.compute().items()}
-        if self.scheduler is not None and self._interval == "epoch":
+        if self.scheduler is not None and not self._per_step:
             self._step_scheduler(row)
         is_best = self.history.add(row)
         for hook in self._hooks("on_epoch_end"):
@@ -441,6 +443,9 @@ class Run:
             self.save_checkpoint()
         if is_stopped:
             raise RunInterrupted(self._stop_signals.received)
+
+    def _read_lr(self) -> float:
+        return self.optimizer.param_groups[0]["lr"]
 
     def _step_scheduler(self, row: Mapping[str, Any]) -> None:
         if not isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):

@@ -1,7 +1,6 @@
 """What Lightning does of its own accord, and must not do to a run."""
 
 import functools
-import importlib
 import importlib.util
 import logging
 import os
@@ -16,6 +15,7 @@ import torch
 
 from tests.test_training.common import (
     Pictures,
+    StopAfter,
     bits,
     folders,
     make_config,
@@ -90,6 +90,25 @@ def test_its_early_stopping_finds_the_values_of_an_epoch(tmp_path):
     assert result["status"] == "done" and result["epochs"] == 3
 
 
+def test_a_callback_that_stops_the_trainer_stops_the_run(tmp_path):
+    from lightning.pytorch.callbacks import LambdaCallback
+
+    stop = LambdaCallback(
+        on_validation_end=lambda trainer, _: setattr(trainer, "should_stop", True)
+    )
+    result = train("lightning", tmp_path, LIGHTNING_CALLBACKS=[stop])
+    assert result["status"] == "done" and result["epochs"] == 1
+
+
+def test_a_run_that_stopped_itself_is_not_taken_up_again(tmp_path):
+    from training import lightning_training
+
+    config = {"EPOCHS": 9, "CALLBACKS": [functools.partial(StopAfter, 2)]}
+    name = train("lightning", tmp_path, **config)["run"]
+    place = folders(tmp_path) | {"RESUME": name}
+    assert lightning_training.train(None, None, make_config(**config), place)["epochs"] == 2
+
+
 def test_what_the_run_does_itself_is_refused_aloud(tmp_path):
     from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -98,36 +117,36 @@ def test_what_the_run_does_itself_is_refused_aloud(tmp_path):
 
 
 @pytest.mark.parametrize("val_dataset", [None, TEST_SET()], ids=["without validation", "with"])
-def test_nothing_is_printed_and_no_other_file_written(val_dataset, tmp_path, capfd, monkeypatch):
+def test_nothing_is_printed_and_no_other_file_written(
+    val_dataset, tmp_path, capfd, caplog, monkeypatch
+):
     from training import lightning_training, pytorch_training
 
     config = make_config(EPOCHS=1, MONITOR="train_loss", TEST_DATASET=TEST_SET)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    names = []
+    seen = []
     for routine in (pytorch_training, lightning_training):
         place = tmp_path / routine.__name__
         capfd.readouterr()
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             routine.train(Pictures(), val_dataset, config, folders(place) | {"DATE": "now"})
-        out, err = capfd.readouterr()
-        names.append(({str(path.relative_to(place)) for path in place.rglob("*")}, err))
-    assert names[0] == names[1]
-    assert "GPU" not in out and "ightning" not in out.replace("lightning on cpu", "")
+        seen.append(({path.relative_to(place) for path in place.rglob("*")}, capfd.readouterr()))
+    assert seen[0] == seen[1]
+    assert not [record for record in caplog.records if record.name.startswith("lightning")]
     assert not list(tmp_path.joinpath("here").iterdir())
 
 
-def test_its_loggers_and_the_filters_of_warnings_are_put_back(tmp_path):
-    import lightning.pytorch  # noqa: F401, sets its levels
+def test_its_loggers_and_the_filters_of_warnings_are_put_back(tmp_path, caplog):
+    import lightning.pytorch  # noqa: F401, adds filters of its own
 
-    def look():
-        names = ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer")
-        return [logging.getLogger(name).level for name in names], list(warnings.filters)
-
-    before = look()
+    name = "lightning.pytorch.utilities.rank_zero"
+    caplog.set_level(logging.DEBUG, name)
+    filters = list(warnings.filters)
     train("lightning", tmp_path, EPOCHS=1)
-    assert look() == before
+    assert logging.getLogger(name).level == logging.DEBUG
+    assert warnings.filters == filters
 
 
 def test_a_second_ctrl_c_stays_one(tmp_path, act):
@@ -194,6 +213,8 @@ def test_validation_and_test_see_tensors_as_under_every_routine(tmp_path):
     ids=str,
 )
 def test_resume_calls_the_hooks_of_what_is_left(at, changes, tmp_path, act):
+    from training import lightning_training
+
     config = changes | {"EPOCHS": 4, "ACCUMULATE": 3, "CALLBACKS": [functools.partial(Act, *at)]}
     unbroken = bits(train("pytorch", tmp_path / "unbroken", **config))
     act(functools.partial(os.kill, os.getpid(), signal.SIGTERM))
@@ -202,10 +223,9 @@ def test_resume_calls_the_hooks_of_what_is_left(at, changes, tmp_path, act):
     act(None)
     random.seed(7)
     (path,) = Path(tmp_path, "weights").iterdir()
-    module = importlib.import_module("training.lightning_training")
     recorder = make_recorder()
     config = make_config(**config, LIGHTNING_CALLBACKS=[recorder])
-    result = module.train(None, None, config, folders(tmp_path) | {"RESUME": path.name})
+    result = lightning_training.train(None, None, config, folders(tmp_path) | {"RESUME": path.name})
     assert bits(result) == unbroken
     done = [(epoch, batch) for epoch, batch, _ in recorder.heard]
     assert done == [(e, b) for e in range(4) for b in range(7) if (e, b) >= at]
