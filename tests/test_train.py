@@ -274,7 +274,7 @@ def test_missing_config_file(refuses):
 
 def test_model_and_loss_that_do_not_fit_the_data(refuses, pairs):
     lines = refuses(*pairs, "MODEL_CONFIG.ch_in=5")
-    assert any("first batch through MODEL" in line for line in lines)
+    assert any("first batch (2, 1, 9, 12) through MODEL" in line for line in lines)
 
 
 def test_resume_of_an_unknown_run(refuses):

@@ -178,7 +178,8 @@ def check_batch(
     n_classes = len(config["CLASSES"]) if config["CLASSES"] else None
     model.eval()
     with torch.no_grad():
-        pred = _attempt(problems, f"{where}, first batch through MODEL", model, x)
+        shape = f" {tuple(x.shape)}" if isinstance(x, torch.Tensor) else ""
+        pred = _attempt(problems, f"{where}, first batch{shape} through MODEL", model, x)
         if n_classes is None and isinstance(pred, torch.Tensor) and pred.dim() > 1:
             n_classes = pred.shape[1]
         if config["TASK"] is not None and isinstance(batch.y, torch.Tensor):

@@ -38,7 +38,7 @@ class Progress(Callback):
         run.say(
             f"{run.record.name}: {run.routine} on {run.device},"
             f" {count_parameters(run.module):,} parameters,"
-            f" {len(run.train_loader)} batches per epoch"
+            f" {len(run.train_loader)} batches per epoch; * marks the best {run.monitor} so far"
         )
         if self.console is not None and self.console.is_terminal:
             columns = (
@@ -76,7 +76,7 @@ class Progress(Callback):
             self.columns = list(values)
             run.say("".join(f"{name:>{self._width(name)}}" for name in self.columns))
         best = " *" if run.history.best_epoch == run.position.epoch else ""
-        cells = [f"{_short(values.get(name)):>{self._width(name)}}" for name in self.columns]
+        cells = [f"{_short(name, values.get(name)):>{self._width(name)}}" for name in self.columns]
         run.say("".join(cells) + best)
 
     def on_end(self, run: "Run", result: Mapping[str, Any]) -> None:
@@ -102,9 +102,11 @@ class Progress(Callback):
         return 6 if name == "epoch" else max(_WIDTH, len(name) + 2)
 
 
-def _short(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.4f}"
-    return str(value)
+def _short(name: str, value: Any) -> str:
+    if not isinstance(value, float):
+        return "" if value is None else str(value)
+    if name == "lr":
+        return f"{value:.2e}"
+    if name == "seconds":
+        return f"{value:.1f}"
+    return f"{value:.4g}" if abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.4f}"

@@ -311,7 +311,8 @@ def _find_pairs(root: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
     names = [pair for pair in _FOLDERS if any((root / name).is_dir() for name in pair)]
     if len(names) != 1:
         got = "both" if names else "neither" if root.is_dir() else "no such folder"
-        return {}, [f"{root}: expected the folders x and y, or image and label, got {got}."]
+        rule = "expected the folders x and y, or image and label"
+        return {}, [f"{root}: {rule}, got {got}. Name the folder that holds them (DATA_DIR=...)."]
     folders = [root / name for name in names[0]]
     found, problems = [], []
     for folder in folders:
