@@ -180,7 +180,7 @@ def test_without_a_terminal_plain_lines(tmp_path, monkeypatch):
     assert text == log  # the same lines, no bar
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2500-\u25ff]", text)
     lines = text.splitlines()
-    assert re.match(r"\S+_test: pytorch on cpu, 243 parameters, 7 batches per epoch$", lines[0])
+    assert re.match(r"\S+_test: pytorch on cpu, 243 parameters, 7 batches per epoch; ", lines[0])
     names = "epoch step lr train_loss val_loss val_accuracy val_f1 seconds"
     assert lines[1].split() == names.split()
     assert [line.split()[:3] for line in lines[2:4]] == [
