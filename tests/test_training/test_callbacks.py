@@ -184,8 +184,8 @@ def test_without_a_terminal_plain_lines(tmp_path, monkeypatch):
     names = "epoch step lr train_loss val_loss val_accuracy val_f1 seconds"
     assert lines[1].split() == names.split()
     assert [line.split()[:3] for line in lines[2:4]] == [
-        ["1", "7", "0.0500"],
-        ["2", "14", "0.0500"],
+        ["1", "7", "5.00e-02"],
+        ["2", "14", "5.00e-02"],
     ]
     ends = [cell.end() for cell in re.finditer(r"\S+", lines[1])]
     assert [cell.end() for cell in re.finditer(r"[\d.e-]+", lines[2])] == ends  # aligned
