@@ -24,7 +24,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         f" {DEFAULT_CONFIG}); then overrides, dotted into nested dicts (OPTIMIZER_CONFIG.lr=3e-4);"
         " ~KEY.sub removes an entry",
     )
-    parser.add_argument("--routine", metavar="NAME", help="pytorch, ignite, fastai or your own")
+    parser.add_argument(
+        "--routine", metavar="NAME", help="pytorch, ignite, fastai, lightning or yours"
+    )
     parser.add_argument(
         "--resume", metavar="RUN", help="go on with a stopped run: its name, or latest"
     )

@@ -125,7 +125,12 @@ _TABLE = [
     # the run
     Key("DATE", _or_none(TEXT), None, "start of the run; only DATE=... as an override is kept"),
     Key("SESSION_NAME", TEXT, "training-run", "second half of the run's name"),
-    Key("ROUTINE_NAME", ROUTINE, "pytorch", "who drives the loop: pytorch, ignite, fastai, yours"),
+    Key(
+        "ROUTINE_NAME",
+        ROUTINE,
+        "pytorch",
+        "who drives the loop: pytorch, ignite, fastai, lightning, yours",
+    ),
     Key("SEED", INTEGER, 0, "weights, order, augmentation and dropout follow from it"),
     Key("DEVICE", _or_none(DEVICE), None, "None takes CUDA where there is one, else the CPU"),
     Key("NUM_THREADS", _or_none(COUNT), None, "threads of torch on the CPU; the bits depend on it"),

@@ -413,7 +413,10 @@ def test_wrong_routine(routine, message):
 
 
 def test_missing_framework_is_named_with_the_remedy(monkeypatch):
+    import training
+
     monkeypatch.delitem(sys.modules, "training.ignite_training", raising=False)
+    monkeypatch.delattr(training, "ignite_training", raising=False)  # another test imported it
     monkeypatch.setitem(sys.modules, "ignite", None)  # as if it were not installed
     for name in [name for name in sys.modules if name.startswith("ignite.")]:
         monkeypatch.setitem(sys.modules, name, None)

@@ -57,7 +57,7 @@ def run_make(kit: Path, *arguments: str) -> subprocess.CompletedProcess:
     environment = {
         name: text
         for name, text in os.environ.items()
-        if not name.startswith("MAKE") and name != "PYTHON3"
+        if not name.startswith("MAKE") and name not in ("PYTHON3", "ARGS")
     }
     folders = [
         folder
