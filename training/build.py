@@ -137,7 +137,9 @@ def make_dataset(part: str, config: Mapping[str, Any], folders: Mapping[str, Any
     if make is None:
         if config["TRAIN_DATASET"] is not None or part == "test":
             return None
-        make, arguments = PairedFolder, {"root": _default_folder(part, data_dir)}
+        # masks of one or more channels, values from 0 to 1, where the config names no TASK
+        task = config["TASK"] or "multilabel_segmentation"
+        make, arguments = PairedFolder, {"root": _default_folder(part, data_dir), "task": task}
     for key, value in arguments.items():
         if is_path_argument(key) and isinstance(value, (str, Path)):
             arguments[key] = data_dir / value  # an absolute path stays itself

@@ -84,6 +84,12 @@ def test_without_datasets_the_folders_train_and_val_are_read(tmp_path):
     assert len(dataset(tmp_path, "val", **FOLDER_CONFIG)) == 2
 
 
+def test_without_a_task_masks_of_any_number_of_channels_are_read(tmp_path):
+    write_pairs(tmp_path / "data" / "train")
+    config = FOLDER_CONFIG | {"TASK": None}
+    assert dataset(tmp_path, "train", **config)[0][1].shape == (2, 8, 9)
+
+
 def test_a_folder_test_alone_serves_as_validation_and_says_so(tmp_path, caplog):
     write_pairs(tmp_path / "data" / "train")
     write_pairs(tmp_path / "data" / "test", 4)
