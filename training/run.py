@@ -530,7 +530,7 @@ def count_samples(part: Any) -> int:
     """Return the number of samples of a part of a batch."""
     while not isinstance(part, torch.Tensor):
         part = next(iter(part.values() if isinstance(part, Mapping) else part))
-    return len(part)
+    return part.shape[0]  # len() of a tensor is a Python function: 1 us more
 
 
 @torch.no_grad()
