@@ -511,7 +511,7 @@ class Run:
     def _stop_by_signal(self) -> None:
         if self._is_averaged:
             self._swap_average()
-        if not self._is_testing:  # then the model holds the best weights, and all is saved
+        if not self._is_testing:  # a test pass has the best weights in the model; all is saved
             self._save_weights("last.pth")
             self.save_checkpoint()
         raise RunInterrupted(self._stop_signals.received)

@@ -156,8 +156,8 @@ def test_the_row_says_running_while_the_lock_is_held(start, tmp_path):
     values = [float(row[name]) for name in ("val_loss", "best_val_loss", "test_loss")]
     assert values == [0.5, 0.25, 0.75]
     assert json.loads((record.log_dir / "result.json").read_text()) == RESULT
-    with FileLock(lock, timeout=0):
-        assert True
+    with FileLock(lock, timeout=0) as held:
+        assert held.is_locked
 
 
 def test_a_run_in_training_is_not_started_twice(start):
@@ -198,8 +198,8 @@ def test_a_table_damaged_during_the_run_loses_no_result(start, tmp_path, caplog)
     assert f"its values are in {record.log_dir / 'result.json'}" in message
     assert json.loads((record.log_dir / "result.json").read_text()) == RESULT
     assert record.table.path.read_text() == before
-    with FileLock(record.log_dir / ".lock", timeout=0):
-        assert True
+    with FileLock(record.log_dir / ".lock", timeout=0) as held:
+        assert held.is_locked
 
 
 def test_a_damaged_table_is_told_before_a_run_has_its_folder(start, tmp_path):
@@ -216,8 +216,8 @@ def test_errors_of_the_disk_stay_errors_and_free_the_lock(start):
     record.table.path.mkdir()  # cannot be written, whoever asks
     with pytest.raises(OSError, match="experiments.csv"):
         record.finish(RESULT)
-    with FileLock(record.log_dir / ".lock", timeout=0):
-        assert True
+    with FileLock(record.log_dir / ".lock", timeout=0) as held:
+        assert held.is_locked
 
 
 # ---------------------------------------------------------------------------------- other files
