@@ -1,9 +1,12 @@
 """From a dataset to batches: keyed order, keyed augmentation, the move to the device."""
 
+import contextlib
 import functools
+import itertools
+import math
 import random
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,14 +39,26 @@ class KeyedSampler(Sampler):
     """Batches of (epoch, index) in an order that follows from (seed, epoch).
 
     The epoch travels with the index, because persistent workers hold an old copy of the dataset.
-    `len()` is the full epoch, also when `start` skips batches that are already done.
+    `len()` is the full epoch, also when `start` skips batches that are already done. A stream has
+    an order of its own, and takes only the position from here.
+
+    Attributes:
+        n_samples: Samples of the whole dataset.
+        batches: Numbers of this process's batches in an epoch.
+        share: (rank, world size) of processes that take every world-size-th sample each.
     """
 
     def __init__(
-        self, n_samples: int, batch_size: int, shuffle: bool, drop_last: bool, seed: int
+        self,
+        n_samples: int,
+        batch_size: int,
+        batches: range,
+        shuffle: bool,
+        seed: int,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
-        self.n_samples, self.batch_size = n_samples, batch_size
-        self.shuffle, self.drop_last, self.seed = shuffle, drop_last, seed
+        self.n_samples, self.batch_size, self.batches = n_samples, batch_size, batches
+        self.shuffle, self.seed, self.share = shuffle, seed, share
         self.epoch = self.start = 0
 
     def set_position(self, epoch: int, start: int = 0) -> None:
@@ -51,8 +66,7 @@ class KeyedSampler(Sampler):
         self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
-        full, rest = divmod(self.n_samples, self.batch_size)
-        return full + (1 if rest and not self.drop_last else 0)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         if self.shuffle:
@@ -60,7 +74,11 @@ class KeyedSampler(Sampler):
             order = torch.randperm(self.n_samples, generator=generator).tolist()
         else:
             order = range(self.n_samples)
-        for batch in range(self.start, len(self)):
+        rank, world_size = self.share
+        if world_size > 1:  # the first samples fill up the last round
+            stop = math.ceil(self.n_samples / world_size) * world_size
+            order = list(itertools.islice(itertools.cycle(order), rank, stop, world_size))
+        for batch in self.batches[self.start :]:
             first = batch * self.batch_size
             yield [(self.epoch, i) for i in order[first : first + self.batch_size]]
 
@@ -87,19 +105,95 @@ class KeyedDataset(Dataset):
             return self.dataset.__getitems__([index for _, index in keys])
         if self.deterministic:
             return [self.dataset[index] for _, index in keys]
-        if get_worker_info() is not None:
+        with random_states_kept():
             return [self._item(epoch, index) for epoch, index in keys]
-        # in the main process the streams belong to the training: 150 us to give them back
-        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        items = [self._item(epoch, index) for epoch, index in keys]
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
-        return items
 
     def _item(self, epoch: int, index: int) -> Any:
         seed_all(mix(self.seed, SAMPLE, epoch, index))
         return self.dataset[index]
+
+
+class KeyedStream(IterableDataset):
+    """The samples of a stream in lists of a batch each, seeded before each sample.
+
+    The seed follows from (seed, epoch, worker, position in what this worker reads). Nothing is
+    seeded for a stream that says `deterministic = True`; one with `set_epoch` is told the epoch.
+    """
+
+    collated = False
+
+    def __init__(self, dataset: Any, seed: int, sampler: KeyedSampler, drop_last: bool) -> None:
+        self.dataset, self.seed, self.sampler = dataset, seed, sampler
+        self.drop_last = drop_last
+        self.deterministic = getattr(dataset, "deterministic", False)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        samples = self._samples(self.sampler.epoch)
+        n_least = self.sampler.batch_size if self.drop_last else 1
+        while True:
+            with contextlib.nullcontext() if self.deterministic else random_states_kept():
+                items = list(itertools.islice(samples, self.sampler.batch_size))
+            if len(items) < n_least:
+                return
+            yield items
+
+    def _samples(self, epoch: int) -> Iterator[Any]:
+        worker = get_worker_info()
+        number = 0 if worker is None else worker.id
+        self._seed(epoch, number, 0)
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+        for position, sample in enumerate(self.dataset, 1):
+            yield sample
+            self._seed(epoch, number, position)  # when the next one is asked for
+
+    def _seed(self, *position: int) -> None:
+        if not self.deterministic:
+            seed_all(mix(self.seed, SAMPLE, *position))
+
+
+@contextlib.contextmanager
+def random_states_kept() -> Iterator[None]:
+    """Give the global random states back at the end of the block.
+
+    In the main process they belong to the training; in a worker they are left as they are. It
+    takes 150 us.
+    """
+    if get_worker_info() is not None:
+        yield
+        return
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+class StreamBatches:
+    """Those batches of a stream's DataLoader that are this process's and not done.
+
+    A stream cannot skip: the others are read and dropped. What it gives beyond the epoch is left.
+    """
+
+    def __init__(self, loader: DataLoader, sampler: KeyedSampler) -> None:
+        self.loader, self.sampler = loader, sampler
+
+    def __iter__(self) -> Iterator[Batch]:
+        wanted = self.sampler.batches[self.sampler.start :]
+        if not wanted:
+            return
+        number = -1
+        for number, batch in enumerate(itertools.islice(self.loader, wanted[-1] + 1)):
+            if number in wanted:
+                yield batch
+        if number < wanted[-1]:
+            raise ValueError(
+                f"dataset: expected {wanted[-1] + 1} batches of {self.sampler.batch_size} from a"
+                f" stream of {self.sampler.n_samples} samples, got {number + 1}. Correct its"
+                " __len__: the samples of an epoch, of all workers together."
+            )
 
 
 def collate(items: Any, collated: bool, collate_fn: Callable[[Any], Any]) -> Batch:
@@ -112,7 +206,7 @@ def collate(items: Any, collated: bool, collate_fn: Callable[[Any], Any]) -> Bat
         raise TypeError(
             "dataset: expected samples of two parts (x, y), got"
             f" ({', '.join(type(part).__name__ for part in kinds)[:80]})."
-            " Let __getitem__ return (x, y); each part may be a dict of tensors."
+            " Make each sample (x, y); each part may be a dict of tensors."
         )
     return Batch(*parts)
 
@@ -121,13 +215,25 @@ class Loader:
     """Iterates a DataLoader and puts every batch on the device; the length is a full epoch's.
 
     Made by `make_loader`. `set_position` chooses the epoch and skips finished batches without
-    reading them.
+    reading them; those of a stream must be read again.
+
+    Attributes:
+        n_samples: Samples of the whole dataset, whatever share of them this process has.
+        n_parts: Workers that divide a stream among them; 0 where samples have an index.
     """
 
     def __init__(
-        self, loader: DataLoader, sampler: KeyedSampler, device: torch.device, channels_last: bool
+        self,
+        loader: Iterable[Batch],
+        loader_here: Iterable[Batch],
+        sampler: KeyedSampler,
+        device: torch.device,
+        channels_last: bool,
+        n_parts: int,
     ) -> None:
-        self.loader, self.sampler, self.device = loader, sampler, device
+        self.loader, self.loader_here = loader, loader_here
+        self.sampler, self.device = sampler, device
+        self.n_samples, self.n_parts = sampler.n_samples, n_parts
         self.set_position = sampler.set_position
         self._moves = device.type != "cpu" or channels_last
         self._channels_last = channels_last
@@ -143,9 +249,8 @@ class Loader:
             yield self._move(batch)
 
     def first(self) -> Batch:
-        """Read the first batch of an epoch in this process."""
-        keys = next(iter(self.sampler))
-        return self._move(self.loader.collate_fn(self.loader.dataset.__getitems__(keys)))
+        """Read the first batch of an epoch, without workers."""
+        return self._move(next(iter(self.loader_here)))
 
     def _move(self, part: Any) -> Any:
         if isinstance(part, torch.Tensor):
@@ -176,52 +281,130 @@ def make_loader(
     device: torch.device,
     train: bool,
     channels_last: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Loader:
-    """Return the loader of a dataset.
+    """Return the loader of a dataset, or of one process's share of it.
+
+    In training every process has equally many samples: of each round of `world_size` samples of the
+    common order it takes one, and the first samples fill up the last round. In validation it takes
+    every `world_size`-th batch, so that each batch is one of a run in one process.
+
+    A stream (an `IterableDataset` with `__len__`, the samples of an epoch) differs:
+
+    - It has an order of its own, whatever `shuffle` says; each `iter` must begin it anew.
+    - Each worker must give its part of it (`torch.utils.data.get_worker_info`), and a batch comes
+      from one worker. So the number of workers is part of the result, unlike elsewhere.
+    - An epoch has ceil(len / batch_size) batches, and what comes beyond is left out. Where the
+      parts of several workers end in short batches, these are up to one for each further worker.
+      Validation has one worker, so that every sample counts.
+    - `drop_last` leaves the short batches out, and counts on the fewest full ones that the workers
+      may have: floor(len / batch_size) for one, up to one less for each further worker.
+    - It cannot skip. A resumed epoch reads the batches that were done once more and drops them.
+    - Each process reads the whole stream and keeps every `world_size`-th batch, in training without
+      the last incomplete round. Its `__iter__` must not look at the process.
 
     Args:
-        dataset: Map-style dataset of (x, y); `deterministic` and `collated` are its options.
+        dataset: Map-style dataset of (x, y) or a stream with `__len__`; `deterministic` and, for a
+            map-style one, `collated` are its options, `set_epoch` is a stream's.
         config: DATA_LOADER_CONFIG, a subset of `config.keys.LOADER_KEYS`.
         seed: Seed of the run.
         device: Where the batches are put.
         train: Training order (shuffled unless `shuffle` is False); otherwise every sample once
             in the dataset's order, whatever `shuffle` and `drop_last` say.
         channels_last: Memory format of 4-dimensional tensors.
+        rank: Number of this process.
+        world_size: Number of processes.
 
     Raises:
-        TypeError: The dataset cannot be indexed.
-        ValueError: The dataset is empty, or `drop_last` leaves no batch of it.
+        TypeError: The dataset can neither be indexed nor is it a stream with a length.
+        ValueError: The dataset is empty, `drop_last` leaves no batch of it, a process has no
+            batch, or a stream's workers are to persist.
     """
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-        raise TypeError(
-            f"dataset: expected one with __len__ and __getitem__, got {type(dataset).__name__}."
-            " Samples are drawn by index, so that a run can be repeated and resumed."
-        )
-    if len(dataset) == 0:
-        raise ValueError("dataset: expected at least one sample, got none. Check its folder.")
-    config = dict(config)
-    sampler = KeyedSampler(
-        len(dataset),
-        config.pop("batch_size", 1),
-        config.pop("shuffle", True) and train,
-        config.pop("drop_last", False) and train,
-        seed,
-    )
-    if len(sampler) == 0:
-        raise ValueError(
-            f"DATA_LOADER_CONFIG: expected a batch_size of at most {len(dataset)} samples with"
-            f" drop_last, got {sampler.batch_size}. Lower it, or leave drop_last out."
-        )
+    is_stream = isinstance(dataset, IterableDataset)
+    _check(dataset, config, is_stream)
+    if is_stream and not train:
+        config = {**config, "num_workers": min(1, config.get("num_workers", 0))}
+    n_parts = max(1, config.get("num_workers", 0)) if is_stream else 0
+    sampler = _make_sampler(len(dataset), config, seed, train, is_stream, rank, world_size)
+    config = {key: config[key] for key in config if key not in ("batch_size", "shuffle")}
+    drop_last = config.pop("drop_last", False) and train
+    if is_stream:
+        keyed, batching = KeyedStream(dataset, seed, sampler, drop_last), {"batch_size": None}
+    else:
+        keyed, batching = KeyedDataset(dataset, seed), {"batch_sampler": sampler}
     join = config.pop("collate_fn", None) or default_collate
-    keyed = KeyedDataset(dataset, seed)
-    loader = DataLoader(
-        keyed,
-        batch_sampler=sampler,
-        collate_fn=functools.partial(collate, collated=keyed.collated, collate_fn=join),
+    join = functools.partial(collate, collated=keyed.collated, collate_fn=join)
+
+    def make(**options: Any) -> Iterable[Batch]:
+        loader = DataLoader(keyed, collate_fn=join, **batching, **options)
+        return StreamBatches(loader, sampler) if is_stream else loader
+
+    loader = make(
         pin_memory=bool(config.pop("pin_memory", False)) and device.type == "cuda",
         # a DataLoader draws its base seed from here, not from the global stream
         generator=torch.Generator().manual_seed(mix(seed, ORDER)),
         worker_init_fn=functools.partial(init_worker, config.pop("worker_init_fn", None)),
         **config,
     )
-    return Loader(loader, sampler, device, channels_last)
+    loader_here = make(generator=torch.Generator())  # any, for the same reason
+    return Loader(loader, loader_here, sampler, device, channels_last, n_parts)
+
+
+def _check(dataset: Any, config: Mapping[str, Any], is_stream: bool) -> None:
+    kind = type(dataset).__name__
+    if is_stream and not hasattr(dataset, "__len__"):
+        raise TypeError(
+            f"dataset: expected a stream with __len__, got {kind} without. Add it: the samples of"
+            " an epoch, of all workers together."
+        )
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise TypeError(
+            f"dataset: expected one with __len__ and __getitem__, got {kind}. Samples are drawn by"
+            " index, so that a run can be repeated and resumed; a stream is a"
+            " torch.utils.data.IterableDataset."
+        )
+    if len(dataset) == 0:
+        raise ValueError("dataset: expected at least one sample, got none. Check its folder.")
+    if is_stream and config.get("persistent_workers"):
+        raise ValueError(
+            "DATA_LOADER_CONFIG: expected no persistent_workers with a stream, got True. Leave it"
+            " out: workers are started for each epoch, to begin the stream anew."
+        )
+
+
+def _make_sampler(
+    n_samples: int,
+    config: Mapping[str, Any],
+    seed: int,
+    train: bool,
+    is_stream: bool,
+    rank: int,
+    world_size: int,
+) -> KeyedSampler:
+    batch_size = config.get("batch_size", 1)
+    by_samples = train and not is_stream  # otherwise processes share by whole batches
+    n_own = math.ceil(n_samples / world_size) if by_samples else n_samples
+    n_batches = math.ceil(n_own / batch_size)
+    if train and config.get("drop_last", False):
+        # each worker of a stream drops the end of its part, and where that is, only it knows
+        n_parts = max(config.get("num_workers", 0), 1) if is_stream else 1
+        n_batches = (n_own - (n_parts - 1) * (batch_size - 1)) // batch_size
+        if n_batches < 1:
+            raise ValueError(
+                "DATA_LOADER_CONFIG: expected a batch_size of at most"
+                f" {math.ceil(n_own / n_parts)} samples with drop_last, got {batch_size}."
+                " Lower it, or leave drop_last out."
+            )
+    if by_samples:
+        shuffle, share = config.get("shuffle", True), (rank, world_size)
+        return KeyedSampler(n_samples, batch_size, range(n_batches), shuffle, seed, share)
+    if n_batches < world_size:
+        raise ValueError(
+            f"DATA_LOADER_CONFIG: expected at least one batch for each of {world_size} processes,"
+            f" got {n_batches}. Lower batch_size."
+        )
+    if train:
+        n_batches -= n_batches % world_size  # processes that train together need equally many
+    batches = range(rank, n_batches, world_size)
+    return KeyedSampler(n_samples, batch_size, batches, shuffle=False, seed=seed)

@@ -2,6 +2,7 @@ import collections
 import functools
 import multiprocessing
 import os
+import pickle
 import random
 import signal
 import warnings
@@ -9,7 +10,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import IterableDataset, default_collate
+from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 from utils.data import Arrays
 from utils.data.loading import Batch, make_loader
@@ -44,8 +45,25 @@ class Returns:
         return self.make(index)
 
 
-def loader_of(dataset, train=True, seed=0, device=CPU, channels_last=False, **config):
-    return make_loader(dataset, {"batch_size": 4, **config}, seed, device, train, channels_last)
+class Stream(IterableDataset):
+    """The samples of Drawing in their order; each of n workers gives every n-th."""
+
+    def __init__(self, n=10):
+        self.samples = Drawing(n)
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __iter__(self):
+        worker = get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        for index in range(first, len(self.samples), step):
+            yield self.samples[index]
+
+
+def loader_of(dataset, train=True, seed=0, device=CPU, channels_last=False, share=(0, 1), **config):
+    config = {"batch_size": 4, **config}
+    return make_loader(dataset, config, seed, device, train, channels_last, *share)
 
 
 def read(dataset, epoch=0, start=0, **options):
@@ -157,7 +175,7 @@ class Batches(Drawing):
         return [(index, random.random()) for index in indices]
 
 
-@pytest.mark.parametrize("dataset", [Drawing(), Arrays(torch.ones(10), torch.ones(10))])
+@pytest.mark.parametrize("dataset", [Drawing(), Arrays(torch.ones(10), torch.ones(10)), Stream()])
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_reading_leaves_the_streams_of_the_main_process(dataset, num_workers):
     def state():
@@ -330,15 +348,342 @@ def test_what_a_dataset_raises_arrives(num_workers):
         next(iter(loader))
 
 
-# --------------------------------------------------------------------------------- refusals
+# --------------------------------------------------------------------------------- streams
+
+
+def indices(batches):
+    return [batch.y.tolist() for batch in batches]
+
+
+@pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"train": False, "drop_last": True}])
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_stream_has_its_own_order(options, num_workers):
+    loader = loader_of(Stream(), num_workers=num_workers, **options)
+    assert indices(loader) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert len(loader) == 3 and loader.n_samples == 10
+
+
+def test_each_worker_gives_batches_of_its_part_of_a_stream():
+    loader = loader_of(Stream(), num_workers=2)
+    # [9] would be a fourth batch, of an epoch of ceil(10 / 4)
+    assert indices(loader) == [[0, 2, 4, 6], [1, 3, 5, 7], [8]]
+    assert len(loader) == 3
+
+
+class Uneven(Stream):
+    """The first of two workers has 2 samples, the second one the others."""
+
+    def __iter__(self):
+        part = range(2) if get_worker_info().id == 0 else range(2, len(self))
+        yield from (self.samples[index] for index in part)
+
+
+def test_parts_of_a_stream_may_differ_in_length():
+    batches = [[0, 1], [2, 3, 4, 5], [6, 7, 8, 9], [10, 11, 12, 13], [14, 15, 16, 17]]
+    loader = loader_of(Uneven(18), num_workers=2)
+    assert len(loader) == 5 and indices(loader) == indices(loader) == batches
+
+
+@pytest.mark.parametrize(
+    ("stream", "num_workers", "batches"),
+    [
+        (Stream(11), 0, [[0, 1, 2, 3], [4, 5, 6, 7]]),
+        # of 10 samples, two workers may have 5 and 5, and so 3 in short batches twice
+        (Stream(10), 2, [[0, 2, 4, 6]]),
+        (Stream(11), 2, [[0, 2, 4, 6], [1, 3, 5, 7]]),
+        (Uneven(10), 2, [[2, 3, 4, 5]]),
+    ],
+)
+def test_drop_last_leaves_out_the_short_batches_of_every_worker(stream, num_workers, batches):
+    loader = loader_of(stream, num_workers=num_workers, drop_last=True)
+    assert indices(loader) == batches
+    assert len(loader) == len(batches)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_draws_of_a_stream_follow_from_the_position_alone(num_workers):
+    options = {"num_workers": num_workers, "seed": 5, "epoch": 3}
+    torch.manual_seed(1)
+    first = read(Stream(), **options)
+    loader = loader_of(Stream(), num_workers=num_workers, seed=5)
+    loader.set_position(3)
+    batches = []
+    for batch in loader:
+        batches.append(batch.x)
+        # what a logger may do
+        random.random(), np.random.rand(3), torch.rand(3), torch.manual_seed(7)
+    assert torch.equal(torch.cat(batches), first)
+    assert not torch.equal(read(Stream(), **{**options, "seed": 6}), first)
+
+
+def test_every_sample_worker_and_epoch_of_a_stream_has_its_own_draws():
+    draws = torch.cat([read(Stream(16), epoch=e, num_workers=2)[:, 1:] for e in range(3)])
+    assert all(len(column.unique()) == 3 * 16 for column in draws.T)
+
+
+def test_one_worker_gives_the_bits_of_none():
+    assert torch.equal(read(Stream(), num_workers=1), read(Stream()))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("start", [0, 1, 2, 3])
+def test_a_stream_goes_on_from_a_position_with_the_same_bits(start, num_workers):
+    options = {"epoch": 2, "num_workers": num_workers}
+    whole = read(Stream(12), **options)
+    loader = loader_of(Stream(12), num_workers=num_workers)
+    loader.set_position(2, start)
+    batches = list(loader)
+    assert len(batches) == 3 - start and len(loader) == 3
+    assert torch.equal(torch.cat([torch.empty(0, 4), *(b.x for b in batches)]), whole[4 * start :])
+
+
+class Shuffles(Stream):
+    """Draws its order before its first sample is asked for."""
+
+    def __iter__(self):
+        return iter([(index, index) for index in random.sample(range(10), 10)])
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_what_a_stream_draws_at_its_beginning_is_keyed(num_workers):
+    first = read(Shuffles(), epoch=1, num_workers=num_workers)
+    assert sorted(first.tolist()) == list(range(10))
+    random.seed(3)
+    assert torch.equal(read(Shuffles(), epoch=1, num_workers=num_workers), first)
+    assert not torch.equal(read(Shuffles(), epoch=2, num_workers=num_workers), first)
+
+
+def test_a_deterministic_stream_is_not_seeded():
+    random.seed(1)
+    expected = random.sample(range(10), 10)
+    random.seed(1)
+    stream = Shuffles()
+    stream.deterministic = True
+    assert read(stream).tolist() == expected
+
+
+class Told(Stream):
+    """Samples (epoch that it was told, process id)."""
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        yield from ((self.epoch, os.getpid()) for _ in range(10))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_stream_with_set_epoch_is_told_the_epoch(num_workers):
+    loader = loader_of(Told(), num_workers=num_workers)
+    for epoch in (0, 4, 5):
+        loader.set_position(epoch)
+        assert {e for batch in loader for e in batch.x.tolist()} == {epoch}
 
 
 class Endless(IterableDataset):
     def __iter__(self):
-        yield 0, 0
+        while True:
+            yield 0, os.getpid()
 
 
-@pytest.mark.parametrize("dataset", [Endless(), iter([])])
+class EndlessOfTen(Endless):
+    def __len__(self):
+        return 10
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_what_a_stream_gives_beyond_its_length_is_left(num_workers):
+    loader = loader_of(EndlessOfTen(), num_workers=num_workers)
+    assert [len(batch.x) for batch in loader] == [4, 4, 4]
+    assert not multiprocessing.active_children()
+
+
+class Short(Stream):
+    """Has fewer samples than it says."""
+
+    def __len__(self):
+        return 15
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("start", [0, 3])
+def test_a_stream_shorter_than_its_length_is_an_error_at_its_end(num_workers, start):
+    loader = loader_of(Short(9), num_workers=num_workers)
+    loader.set_position(0, start)
+    given = []
+    message = r"dataset: expected 4 batches of 4 from a stream of 15 samples, got 3. Correct its __"
+    with pytest.raises(ValueError, match=message):
+        for batch in loader:
+            given.append(batch)
+    assert len(given) == max(0, 3 - start)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_first_of_a_stream_is_read_in_this_process_and_changes_nothing(num_workers):
+    loader = loader_of(Told(), num_workers=num_workers)
+    assert set(loader.first().y.tolist()) == {os.getpid()}
+    loader = loader_of(Stream(), num_workers=num_workers)
+    assert torch.equal(loader.first().x, read(Stream())[:4])
+    batches = iter(loader)
+    x = [next(batches).x]
+    loader.first()
+    x += [batch.x for batch in batches]
+    assert torch.equal(torch.cat(x), read(Stream(), num_workers=num_workers))
+
+
+@pytest.mark.parametrize("dataset", [Drawing(), Stream()])
+def test_the_position_is_read_with_the_first_batch(dataset):
+    loader = loader_of(dataset)
+    batches = iter(loader)
+    loader.set_position(3, 1)  # as Lightning does, which makes its iterator before an epoch
+    assert torch.equal(next(batches).x, read(dataset, epoch=3)[4:8])
+
+
+def test_a_stream_of_dicts_is_joined_by_the_users_function():
+    class Dicts(Stream):
+        def __iter__(self):
+            yield from ({"length": index} for index in range(10))
+
+    def join(items):
+        return default_collate(items)["length"], len(items)
+
+    batch = next(iter(loader_of(Dicts(), collate_fn=join)))
+    assert isinstance(batch, Batch) and batch.x.tolist() == [0, 1, 2, 3] and batch.y == 4
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_what_a_stream_raises_arrives(num_workers):
+    class Torn(Stream):
+        def __iter__(self):
+            yield 0, 0
+            raise OSError("shard 1: expected a shard, got a torn file")
+
+    loader = loader_of(Torn(), num_workers=num_workers)
+    state = random.getstate()
+    with pytest.raises(OSError, match="shard 1: expected a shard"):
+        next(iter(loader))
+    assert random.getstate() == state
+
+
+@pytest.mark.slow
+def test_a_stream_is_read_by_spawned_workers_too():
+    options = {"epoch": 3, "start": 1, "num_workers": 2}
+    expected = read(Stream(), **options)
+    assert torch.equal(read(Stream(), **options, multiprocessing_context="spawn"), expected)
+
+
+@pytest.mark.parametrize("dataset", [Drawing(), Stream()])
+def test_a_loader_can_be_pickled(dataset):
+    loader = loader_of(dataset)
+    loader.set_position(2)
+    copy = pickle.loads(pickle.dumps(loader))
+    assert torch.equal(copy.first().x, loader.first().x)
+    copy.set_position(1)
+    assert torch.equal(torch.cat([batch.x for batch in copy]), read(dataset, epoch=1))
+
+
+# ----------------------------------------------------------------------- several processes
+
+
+def loaders_of(dataset, world_size, **options):
+    return [loader_of(dataset, share=(rank, world_size), **options) for rank in range(world_size)]
+
+
+@pytest.mark.parametrize("n", [19, 51])
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_processes_share_each_stretch_of_the_training_order(n, world_size):
+    order = read(Drawing(n), epoch=1, batch_size=n)
+    wrapped = torch.cat([order, order[: -n % world_size]])
+    loaders = loaders_of(Drawing(n), world_size)
+    for loader in loaders:
+        loader.set_position(1)
+        assert loader.n_samples == n
+    for k, batches in enumerate(zip(*loaders, strict=True)):
+        stretch = wrapped[4 * world_size * k : 4 * world_size * (k + 1)]
+        for rank, batch in enumerate(batches):
+            assert torch.equal(batch.x, stretch[rank::world_size])
+    assert k + 1 == len(loaders[0]) == len(loaders[-1]) == -(-len(wrapped) // (4 * world_size))
+
+
+def test_a_process_goes_on_from_a_position():
+    expected = read(Drawing(19), epoch=1, share=(1, 2))
+    assert torch.equal(read(Drawing(19), epoch=1, start=2, share=(1, 2)), expected[8:])
+
+
+def test_there_may_be_more_processes_than_training_samples():
+    first, *others = [indices(loader) for loader in loaders_of(Drawing(1), 3)]
+    assert first == [[0]] and others == [first, first]
+
+
+def test_drop_last_acts_on_the_samples_of_a_process():
+    # 10 of 19 for each
+    for loader in loaders_of(Drawing(19), 2, drop_last=True):
+        assert [len(batch.x) for batch in loader] == [4, 4] and len(loader) == 2
+    message = "expected a batch_size of at most 10 samples with drop_last, got 11"
+    with pytest.raises(ValueError, match=message):
+        loaders_of(Drawing(19), 2, drop_last=True, batch_size=11)
+
+
+@pytest.mark.parametrize("n", [19, 51])
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("make", [Drawing, Stream])
+def test_processes_share_whole_batches_in_validation(n, world_size, make):
+    batches = [batch.x for batch in loader_of(make(n), train=False)]
+    for rank, loader in enumerate(loaders_of(make(n), world_size, train=False)):
+        own = [batch.x for batch in loader]
+        assert len(own) == len(loader) == len(batches[rank::world_size])
+        assert all(map(torch.equal, own, batches[rank::world_size]))
+
+
+@pytest.mark.parametrize("n", [19, 51])
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_processes_share_the_whole_rounds_of_a_streams_batches(n, world_size, num_workers):
+    batches = [batch.x for batch in loader_of(Stream(n), num_workers=num_workers)]
+    n_each = len(batches) // world_size
+    loaders = loaders_of(Stream(n), world_size, num_workers=num_workers)
+    for rank, loader in enumerate(loaders):
+        own = [batch.x for batch in loader]
+        assert len(own) == len(loader) == n_each and loader.n_samples == n
+        assert all(map(torch.equal, own, batches[rank::world_size]))
+        loader.set_position(0, 1)
+        assert all(map(torch.equal, [batch.x for batch in loader], own[1:]))
+
+
+@pytest.mark.parametrize("make", [Drawing, Stream])
+@pytest.mark.parametrize("train", [True, False])
+def test_first_is_the_first_of_the_process(make, train):
+    for loader in loaders_of(make(19), 3, train=train):
+        assert torch.equal(loader.first().x, next(iter(loader)).x)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "train"), [(Drawing(), False), (Stream(), False), (Stream(), True)]
+)
+def test_fewer_batches_than_processes_are_refused(dataset, train):
+    message = "expected at least one batch for each of 4 processes, got 3. Lower batch_size."
+    for rank in range(4):
+        with pytest.raises(ValueError, match=message):
+            loader_of(dataset, train, share=(rank, 4))
+
+
+# --------------------------------------------------------------------------------- refusals
+
+
+def test_a_stream_without_a_length_is_refused():
+    message = "dataset: expected a stream with __len__, got Endless without. Add it: the samples"
+    with pytest.raises(TypeError, match=message):
+        loader_of(Endless())
+
+
+def test_a_stream_whose_workers_persist_is_refused():
+    message = "DATA_LOADER_CONFIG: expected no persistent_workers with a stream, got True. Leave it"
+    with pytest.raises(ValueError, match=message):
+        loader_of(Stream(), num_workers=1, persistent_workers=True)
+    assert len(read(Stream(), num_workers=1, persistent_workers=False)) == 10
+
+
+@pytest.mark.parametrize("dataset", [iter([]), {1, 2}])
 def test_samples_without_an_index_are_refused(dataset):
     with pytest.raises(TypeError, match="dataset: expected one with __len__ and __getitem__, got"):
         loader_of(dataset)
