@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from config.errors import did_you_mean, shorten
-from config.keys import CHECKPOINT_KEYS, KEYS, LOADER_KEYS, REQUIRED, Kind, with_defaults
+from config.keys import CHECKPOINT_KEYS, DDP_KEYS, KEYS, LOADER_KEYS, REQUIRED, Kind, with_defaults
 
 # how many positional arguments the run itself passes to the callable of a key
 _N_GIVEN = {"OPTIMIZER": 1, "SCHEDULER": 1}
@@ -230,7 +230,12 @@ def _check_together(config: Mapping[str, Any], bad: Set[str]) -> list[str]:
             f'train_config["MONITOR_MODE"]: expected "min" or "max" for MONITOR "{monitor}", got'
             " None. Set MONITOR_MODE=max if higher is better."
         )
-    for name, table in (("CHECKPOINT", CHECKPOINT_KEYS), ("DATA_LOADER_CONFIG", LOADER_KEYS)):
+    tables = {
+        "CHECKPOINT": CHECKPOINT_KEYS,
+        "DATA_LOADER_CONFIG": LOADER_KEYS,
+        "DDP_CONFIG": DDP_KEYS,
+    }
+    for name, table in tables.items():
         problems += _check_entries(name, config[name], table)
     return problems
 

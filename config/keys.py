@@ -176,6 +176,19 @@ _TABLE = [
     Key("EMA", _or_none(SHARE), None, "decay of averaged weights, used in validation and saved"),
     Key("COMPILE", FLAG, False, "torch.compile the model"),
     Key("CHANNELS_LAST", FLAG, False, "memory format of images and weights"),
+    Key("DDP_CONFIG", MAPPING, {}, "options of torch's DistributedDataParallel, under torchrun"),
+    Key(
+        "ON_NAN",
+        _choice("stop", "skip"),
+        "stop",
+        "skip: go back to the last checkpoint once and leave out the update that gave NaN",
+    ),
+    Key(
+        "ON_OOM",
+        _choice("stop", "halve"),
+        "stop",
+        "halve: go back, with half the batch size and twice ACCUMULATE, when CUDA has no memory",
+    ),
     # validation and output
     Key("METRICS", METRICS, {}, "computed on the validation set, whatever the batch size"),
     Key("VALIDATE_EVERY", COUNT, 1, "epochs between validations; the last is always validated"),
@@ -208,6 +221,14 @@ PASSED_THROUGH = {
 REQUIRED = ("MODEL", "LOSS")
 
 CHECKPOINT_KEYS = {"every_epochs": COUNT, "every_steps": COUNT, "every_minutes": POSITIVE}
+
+# of torch's DistributedDataParallel
+DDP_KEYS = {
+    "find_unused_parameters": FLAG,
+    "static_graph": FLAG,
+    "gradient_as_bucket_view": FLAG,
+    "bucket_cap_mb": POSITIVE,
+}
 
 # what DATA_LOADER_CONFIG may hold: the arguments of torch's DataLoader, bar those that say which
 # samples make a batch, which follow from SEED

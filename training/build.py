@@ -21,6 +21,7 @@ from utils.data.datasets import PairedFolder
 from utils.data.loading import Loader, make_loader
 from utils.data.preprocess import check_preprocess
 from utils.data.tasks import check_target
+from utils.distributed import main_first, rank, world_size
 from utils.metrics import Metrics, as_metrics
 from utils.seed import DATA, VALIDATION, WEIGHTS, mix, seed_all
 from utils.torchutils import load_weights
@@ -68,7 +69,8 @@ def build(
         where = f"{part.upper()}_DATASET"
         dataset = data.get(part)
         if dataset is None and (part == "test" or data.get("train") is None):
-            dataset = attempt(where, make_dataset, part, config, folders)
+            with main_first():  # one process downloads, or fills a cache
+                dataset = attempt(where, make_dataset, part, config, folders)
         found = dataset is not None
         loaders[part] = attempt(where, _loader, part, dataset, config, device) if found else None
     seed_all(mix(config["SEED"], WEIGHTS))  # the weights follow from it, whatever was drawn before
@@ -120,6 +122,8 @@ def _loader(part: str, dataset: Any, config: Mapping[str, Any], device: torch.de
         device,
         is_train,
         config["CHANNELS_LAST"],
+        rank(),
+        world_size(),
     )
 
 

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from config.codec import describe, encode_config, encode_model, name_of, to_yaml
 from config.errors import ConfigError
+from utils.distributed import world_size
 from utils.logging.csv import CsvTracker, flatten, read_tracker
 from utils.name import reserve_dir, run_name, timestamp
 from utils.path import create_dirs, remove_stale_temps, write_atomic, write_json
@@ -51,11 +52,20 @@ class Record:
         self.table = CsvTracker(Path(folders["LOG_DIR"]) / Path(config["LOGFILE"]).name)
         self._open = ExitStack()
 
-    def start(self, resumed: str | None = None) -> None:
+    def set_name(self, name: str) -> None:
+        """Take the name of the run, from which its folders follow."""
+        self.name = name
+        self.log_dir = Path(self.folders["LOG_DIR"], name)
+        self.weight_dir = Path(self.folders["WEIGHT_DIR"], name)
+
+    def start(self, resumed: str | None = None) -> str:
         """Make the folders, take the run's lock, write the config and the row `running`.
 
         Args:
             resumed: Name of a run that goes on; its folders and its row are taken over.
+
+        Returns:
+            The name of the run.
 
         Raises:
             ConfigError: The run that is to go on is being trained by another process, or the table
@@ -67,14 +77,12 @@ class Record:
             read_tracker(self.table.path)
         except ValueError as error:
             raise ConfigError(f"LOGFILE: {error}") from error
-        if resumed is None:
+        if resumed is not None:
+            self.set_name(resumed)
+        else:
             self.plain["DATE"] = self.folders.get("DATE") or timestamp()
             name = run_name(self.plain["DATE"], self.config["SESSION_NAME"])
-            self.log_dir = reserve_dir(log_dir, name)
-        else:
-            self.log_dir = log_dir / resumed
-        self.name = self.log_dir.name
-        self.weight_dir = weight_dir / self.name
+            self.set_name(reserve_dir(log_dir, name).name)
         create_dirs(self.log_dir, self.weight_dir)
         self._take_lock()
         for path in (*self.log_dir.iterdir(), *self.weight_dir.iterdir()):
@@ -87,6 +95,7 @@ class Record:
             self.table.append(row)
         else:
             self.table.update(self.name, row)
+        return self.name
 
     def _take_lock(self) -> None:
         """Hold the run's lock: free when the process is gone, however it went."""
@@ -171,6 +180,7 @@ class Record:
             "platform": platform.platform(),
             "versions": versions,
             "threads": torch.get_num_threads(),
+            "processes": world_size(),
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "folders": {name: str(path) for name, path in self.folders.items()},
             "commit": commit and commit.strip(),

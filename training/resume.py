@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from config.codec import describe, from_yaml, to_yaml
 from config.errors import ConfigError, did_you_mean, shorten
 from training.checkpoint import load_checkpoint
+from utils.distributed import main_first, world_size
 from utils.path import read_json
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ _MAY_CHANGE = {
     "LOGFILE",
     "CHECKPOINT",
     "TRACKERS",
+    "ON_NAN",
+    "ON_OOM",
     "__COMMENT",
     "IGNITE_ATTACH",
     "FASTAI_CBS",
@@ -79,8 +82,18 @@ def is_finished(run: str, folders: Mapping[str, Any], n_epochs: int) -> bool:
 def describe_run(run: "Run") -> dict[str, Any]:
     """Return what a run that goes on must have in common with the one that stopped."""
     loaders = (run.train_loader, run.val_loader)
-    n_samples = [loader.sampler.n_samples if loader else 0 for loader in loaders]
-    return {"config": to_yaml(run.record.plain), "n_samples": n_samples}
+    n_samples = [loader.n_samples if loader else 0 for loader in loaders]
+    return {
+        "config": to_yaml(run.record.plain),
+        "n_samples": n_samples,
+        "processes": world_size(),
+        "stream_parts": run.train_loader.n_parts,
+    }
+
+
+def samples_per_batch(about: Mapping[str, Any]) -> int:
+    """Return the batch size of a described run."""
+    return from_yaml(about["config"])["DATA_LOADER_CONFIG"].get("batch_size", 1)
 
 
 def read_checkpoint(run: "Run", folders: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,7 +103,8 @@ def read_checkpoint(run: "Run", folders: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: There is no whole one, or the run at hand is not the one that stopped.
     """
     try:
-        checkpoint = load_checkpoint(Path(folders["WEIGHT_DIR"], folders["RESUME"]))
+        with main_first():  # it may put a damaged checkpoint aside
+            checkpoint = load_checkpoint(Path(folders["WEIGHT_DIR"], folders["RESUME"]))
     except (OSError, ValueError) as error:
         raise ConfigError(f"--resume: {error}") from error
     problems = check_changes(checkpoint, describe_run(run), run.scheduler)
@@ -110,6 +124,11 @@ def check_changes(
         scheduler: Its scheduler, or None.
     """
     before, after = (describe(from_yaml(about["config"])) for about in (checkpoint, now))
+    is_divided = max(checkpoint["stream_parts"], now["stream_parts"]) > 1
+    if (
+        _has_same_windows(before, after) and not is_divided
+    ):  # smaller batches, as many more of them in an update
+        before = before | {name: after[name] for name in ("DATA_LOADER_CONFIG", "ACCUMULATE")}
     problems = [
         f"--resume: expected {name} as the run had it, {shorten(before.get(name))},"
         f" got {shorten(after.get(name))}. Leave it, or start a new run (WEIGHTS=last.pth)."
@@ -121,6 +140,17 @@ def check_changes(
             "--resume: expected the data that the run had (training and validation samples:"
             f" {checkpoint['n_samples']}), got {now['n_samples']}. Put the files back."
         )
+    if checkpoint["stream_parts"] != now["stream_parts"]:
+        problems.append(
+            f"--resume: expected {checkpoint['stream_parts']} workers, which divided the stream of"
+            f" the run, got {now['stream_parts']}. Leave DATA_LOADER_CONFIG.num_workers."
+        )
+    if checkpoint["processes"] != now["processes"]:
+        problems.append(
+            f"--resume: expected {checkpoint['processes']} processes, as the run had, got"
+            f" {now['processes']}. Start it by torchrun --nproc-per-node {checkpoint['processes']}"
+            " train.py ..., or without torchrun for one."
+        )
     has_horizon = hasattr(scheduler, "total_steps") or hasattr(scheduler, "T_max")
     if has_horizon and before["EPOCHS"] != after["EPOCHS"]:
         problems.append(
@@ -128,6 +158,18 @@ def check_changes(
             f" {after['EPOCHS']}. Start a new run from its weights: WEIGHTS=last.pth."
         )
     return problems
+
+
+def _has_same_windows(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Tell whether an update takes the same samples, in batches of whatever size."""
+    loaders = [config["DATA_LOADER_CONFIG"] for config in (before, after)]
+    effective = [
+        loader.get("batch_size", 1) * config["ACCUMULATE"]
+        for loader, config in zip(loaders, (before, after), strict=True)
+    ]
+    rest = [_part("DATA_LOADER_CONFIG", {"DATA_LOADER_CONFIG": loader}) for loader in loaders]
+    rest = [{**loader, "batch_size": None} for loader in rest]
+    return effective[0] == effective[1] and rest[0] == rest[1] and not rest[0].get("drop_last")
 
 
 def _part(name: str, config: Mapping[str, Any]) -> Any:

@@ -15,11 +15,12 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from config.check import check_config
@@ -32,9 +33,20 @@ from training.build import Parts, build
 from training.callbacks import Callback, Progress, Trackers
 from training.checkpoint import save_checkpoint
 from training.record import Record, make_result, values_of
-from training.resume import describe_run, read_checkpoint
+from training.resume import describe_run, read_checkpoint, samples_per_batch
 from training.state import Average, History, LossMean, Position, RunInterrupted, StopSignals
 from utils.data.loading import Batch, Loader
+from utils.distributed import (
+    copy_from_main,
+    gather,
+    gather_number,
+    interleave,
+    joined,
+    on_main,
+    own_device,
+    rank,
+    world_size,
+)
 from utils.logging.console import logging_to, make_console
 from utils.seed import EPOCH, STEP, VALIDATION, RandomState, mix, seed_all, seed_torch
 from utils.torchutils import all_finite, load_weights, torch_settings
@@ -43,11 +55,16 @@ logger = logging.getLogger("plumbline")
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss or a weight is NaN or infinite; the weights before it are kept."""
+    """The loss or a weight is NaN or infinite; the weights before it are kept.
 
-    def __init__(self, text: str) -> None:
+    Attributes:
+        window: [epoch, window] of the update, both counted from 0.
+        has_skipped: The run has left out such an update before.
+    """
+
+    def __init__(self, text: str, window: list[int], has_skipped: bool) -> None:
         super().__init__(text)
-        self.text = text
+        self.text, self.window, self.has_skipped = text, window, has_skipped
 
     def __str__(self) -> str:
         return self.text  # fastai writes its own words into the arguments of an exception
@@ -66,6 +83,7 @@ class Run:
             which may be None.
         position: Epoch, batch and step, the only ones there are.
         should_stop: Set it to end the run after this epoch.
+        is_main: Whether this process writes the files; under torchrun one of several does.
 
     Raises:
         ConfigError: Every problem of the config and its data.
@@ -84,12 +102,17 @@ class Run:
         if problems:
             raise ConfigError(problems)
         self.config = config = with_defaults(config)
-        self.device = get_device(config["DEVICE"])
+        try:
+            self.device = own_device(get_device(config["DEVICE"]))
+        except ValueError as error:
+            raise ConfigError(f"DEVICE: {error}") from error
         config["NUM_THREADS"] = config["NUM_THREADS"] or torch.get_num_threads()  # recorded
         data = {"train": train_dataset, "val": val_dataset}
         with contextlib.ExitStack() as settings:
             settings.enter_context(torch_settings(config["NUM_THREADS"], config["DETERMINISTIC"]))
-            self._set_up(build(config, folders, data, self.device), folders, routine)
+            settings.enter_context(joined(self.device))
+            parts = _agreed(build, config, folders, data, self.device)
+            self._set_up(parts, folders, routine)
             self._open = settings.pop_all()  # until the run ends
 
     # ------------------------------------------------------------------------------ set-up
@@ -98,7 +121,11 @@ class Run:
         config = self.config
         config["METRICS"] = parts.named_metrics
         self.module, self.loss, self.metrics = parts.model, parts.loss, parts.metrics
-        self.model = torch.compile(self.module) if config["COMPILE"] else self.module
+        self.is_main, self._n_processes = rank() == 0, world_size()
+        self._replicas: list[DistributedDataParallel] = []
+        self.model = self._replicate(self.module)
+        if config["COMPILE"]:
+            self.model = torch.compile(self.model)
         self.optimizer, self.scheduler = parts.optimizer, parts.scheduler
         self.train_loader, self.val_loader, self.test_loader = parts.loaders.values()
         self.n_epochs, self.seed = config["EPOCHS"], config["SEED"]
@@ -120,9 +147,14 @@ class Run:
         self.record = Record(config, folders, self.routine)
         self.position = Position()
         self._resumed = folders.get("RESUME")
-        self._checkpoint = read_checkpoint(self, folders) if self._resumed else None
+        self._checkpoint: Any = None
+        if self._resumed:
+            self._checkpoint = _agreed(read_checkpoint, self, folders)
+        self._to_skip = folders.get("SKIP")
         self.history = History(self.monitor, config["MONITOR_MODE"] or "min")
-        self.train_mean, self.val_mean = LossMean(), LossMean()
+        self.train_mean = LossMean()
+        self._val_losses: list[tuple[float, int]] = []  # and samples of each batch
+        self._val_values: dict[str, float] = {}
         self.ema = Average(self.module, config["EMA"]) if config["EMA"] else None
         self._is_averaged = self._is_testing = False
         self._saves_in_epoch = bool({"every_steps", "every_minutes"} & set(config["CHECKPOINT"]))
@@ -131,6 +163,7 @@ class Run:
         for name in ("module", "optimizer", "scheduler", "scaler", "ema", "position", "history"):
             self.track(name, getattr(self, name))
         self.track("loss", self.loss if isinstance(self.loss, nn.Module) else None)
+        self.loss = self._replicate(self.loss)
         self.track("train_mean", self.train_mean)
         self.random = RandomState()
         self.track("random", self.random)
@@ -138,9 +171,9 @@ class Run:
             self.track(f"callback.{i}.{type(callback).__name__}", callback)
 
         self._stop_signals = StopSignals()
-        self._console = make_console() if config["PROGRESS"] else None
+        self._console = make_console() if config["PROGRESS"] and self.is_main else None
         own = [Trackers(config["TRACKERS"]), Progress(self._console)]
-        self.callbacks = [*parts.callbacks, *own]
+        self.callbacks = [*parts.callbacks, *(own if self.is_main else [])]
 
     def _set_precision(self, wanted: bool | str) -> None:
         """Choose autocast and loss scaler: bf16 on the CPU, fp16 on CUDA unless named."""
@@ -152,6 +185,19 @@ class Run:
             self._autocast = torch.autocast(self.device.type, dtype)
             if is_fp16:
                 self.scaler = torch.amp.GradScaler(self.device.type)
+
+    def _replicate(self, module: Any) -> Any:
+        """Return what averages a module's gradients over the processes; one process needs none."""
+        is_trained = isinstance(module, nn.Module) and any(
+            p.requires_grad for p in module.parameters()
+        )
+        if self._n_processes == 1 or not is_trained:
+            return module
+        replica = DistributedDataParallel(module, **self.config["DDP_CONFIG"])
+        # `begin_batch` copies them: a process without a batch left takes no part in a `forward`
+        replica.broadcast_buffers = False
+        self._replicas.append(replica)
+        return replica
 
     def _hooks(self, name: str) -> list[Any]:
         """Return the callbacks' methods of this name, without those that do nothing."""
@@ -180,7 +226,8 @@ class Run:
     def __enter__(self) -> "Run":
         self.started = self._saved_at = time.monotonic()
         try:
-            self.record.start(self._resumed)
+            name = on_main(lambda: self.record.start(self._resumed))
+            self.record.set_name(name)
         except BaseException:
             self._open.close()
             self.record.release()
@@ -193,11 +240,15 @@ class Run:
         return self
 
     def _start(self) -> None:
-        self._open.enter_context(logging_to(self._console, self.record.log_dir / "train.log"))
+        log = self.record.log_dir / "train.log" if self.is_main else None
+        self._open.enter_context(logging_to(self._console, log))
         self._stop_signals.install()
         self._open.callback(self._stop_signals.remove)
         if self._checkpoint is not None:
             self.load_state_dict(self._checkpoint.pop("state"))
+            self._adapt_position(self._checkpoint)
+        if self._to_skip is not None:
+            self.position.skipped = list(self._to_skip)
         self._on_batch_end = self._hooks("on_batch_end")
         self._warn()
         for hook in self._hooks("on_start"):
@@ -221,12 +272,18 @@ class Run:
                     self._swap_average()
                 if isinstance(error, NonFiniteLossError) and all_finite(self._params):
                     self._save_weights("last.pth")
+                if error is not None:
+                    error.run = self.record.name  # type: ignore[attr-defined]  # to be resumed
                 late = self._tell_end(error)
             finally:
-                self.record.finish(make_result(self, _status(error), error))
+                self._finish(error)
             if late is not None:
-                self.record.finish(make_result(self, _status(late), late))
+                self._finish(late)
                 raise late
+
+    def _finish(self, error: BaseException | None) -> None:
+        if self.is_main:
+            self.record.finish(make_result(self, _status(error), error))
 
     def _tell_end(self, error: BaseException | None) -> Exception | None:
         """Tell every callback the result; return what one of them raised, if nothing did before."""
@@ -265,12 +322,14 @@ class Run:
                 f"checkpoint: expected parts of this run, got {', '.join(self._loaded)} as well."
                 " Resume with the routine that tracked them."
             )
-        self._epoch_seed = mix(self.seed, STEP, epoch)
+        self._epoch_seed = mix(self.seed, STEP, epoch, rank())
+        skipped = self.position.skipped
+        self._skipped_window = skipped[1] if skipped and skipped[0] == epoch else -1
         self.module.train()
         self.train_loader.set_position(epoch, batch)
         if batch == 0:  # a resumed epoch goes on with its sums and random states
             self.train_mean.reset()
-            seed_all(mix(self.seed, EPOCH, epoch))
+            seed_all(mix(self.seed, EPOCH, epoch, rank()))
         else:
             self.random.restore()
         for hook in self._hooks("on_epoch_start"):
@@ -279,6 +338,13 @@ class Run:
     def begin_batch(self) -> None:
         """Seed this step: dropout and whatever else draws follow from its position."""
         seed_torch(self._epoch_seed + self.position.batch, self._is_cuda)
+        done = self.position.batch + 1
+        self._is_border = done % self._accumulate == 0 or done == self._n_batches
+        self._is_skipped = self.position.batch // self._accumulate == self._skipped_window
+        if self._replicas:
+            copy_from_main(self._buffers)
+            for replica in self._replicas:  # as its `no_sync` does
+                replica.require_backward_grad_sync = self._is_border and not self._is_skipped
         if self._buffers:
             _copy(self._buffers, self._former_buffers)
 
@@ -294,6 +360,10 @@ class Run:
         """
         # the one wait for the device in a step: it keeps a NaN away from the weights
         self._loss_value = loss.item()
+        if self._n_processes > 1:
+            self._loss_value = sum(gather_number(self._loss_value)) / self._n_processes
+        if self._is_skipped:
+            return torch.zeros((), device=self.device, requires_grad=True)
         if not math.isfinite(self._loss_value):
             self._stop_non_finite(f"the loss is {self._loss_value}")
         if self._accumulate > 1:
@@ -310,9 +380,12 @@ class Run:
         Returns:
             Whether it stepped.
         """
-        done = self.position.batch + 1
-        self._is_border = done % self._accumulate == 0 or done == self._n_batches
         if not self._is_border:
+            return False
+        if self._is_skipped:
+            self.optimizer.zero_grad()
+            self.position.step += 1
+            self.say(f"epoch {self.position.epoch + 1}: left out the update {self.position.step}")
             return False
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
@@ -339,12 +412,16 @@ class Run:
     def end_batch(self, batch: Batch) -> float:
         """Count the batch, tell the callbacks, and return its loss; stop here if a signal came."""
         self.position.batch += 1
-        self.train_mean.add(self._loss_value, count_samples(batch.y))
+        if not self._is_skipped:
+            self.train_mean.add(self._loss_value, count_samples(batch.y) * self._n_processes)
+        elif self._buffers:
+            _copy(self._former_buffers, self._buffers)
         for hook in self._on_batch_end:
             hook(self, self._loss_value)
         if self._is_border:  # of an update: gradients are no part of a checkpoint
-            if self._stop_signals.received is not None:
-                self._stop_by_signal()
+            stop = self._received_signal()
+            if stop is not None:
+                self._stop_by_signal(stop)
             if self._saves_in_epoch and self._is_checkpoint_due():
                 self.save_checkpoint()
         return self._loss_value
@@ -367,20 +444,32 @@ class Run:
 
     def _begin_evaluation(self) -> None:
         self.module.eval()
-        self.val_mean.reset()
+        if self._replicas:
+            copy_from_main(self._buffers)
+        self._val_losses = []
         self.metrics.reset()
         # a model may draw in eval mode, too: then the values follow from the epoch
-        seed_torch(mix(self.seed, VALIDATION, self.position.epoch))
+        seed_torch(mix(self.seed, VALIDATION, self.position.epoch, rank()))
 
     def val_step(self, pred: Any, target: Any, loss: torch.Tensor) -> None:
         """Add a batch to the validation's metrics and loss."""
         self.metrics.update(pred, target)
-        self.val_mean.add(loss.item(), count_samples(target))
-        if self._stop_signals.received is not None:
-            self._stop_by_signal()
+        self._val_losses.append((loss.item(), count_samples(target)))
+        # several processes stop together, after the validation: here one may have a batch less
+        if self._stop_signals.received is not None and self._n_processes == 1:
+            self._stop_by_signal(self._stop_signals.received)
+
+    def _end_evaluation(self) -> dict[str, float]:
+        """Return loss and metrics of the whole set, the same in every process."""
+        mean = LossMean()
+        for loss, n_samples in interleave(gather(self._val_losses)):
+            mean.add(loss, n_samples)
+        self.metrics.gather()
+        return {"loss": mean.mean(), **self.metrics.compute()}
 
     def end_validation(self) -> None:
-        """Turn back to train mode and the weights in training."""
+        """Compute the metrics; turn back to train mode and the weights in training."""
+        self._val_values = self._end_evaluation()
         if self._is_averaged:
             self._swap_average()
         self.module.train()
@@ -404,7 +493,7 @@ class Run:
         self._begin_evaluation()
         with torch.no_grad():
             yield self.test_loader
-        values = {"loss": self.val_mean.mean(), **self.metrics.compute()}
+        values = self._end_evaluation()
         self.test_metrics = {f"test_{name}": value for name, value in values.items()}
         self.module.load_state_dict(state)
         self._is_testing = False
@@ -424,25 +513,28 @@ class Run:
         row = {"epoch": self.position.epoch + 1, "step": self.position.step, "lr": self.position.lr}
         row["train_loss"] = self.train_mean.mean()
         if self.validates():
-            row["val_loss"] = self.val_mean.mean()
-            row |= {f"val_{name}": value for name, value in self.metrics.compute().items()}
+            row |= {f"val_{name}": value for name, value in self._val_values.items()}
         if self.scheduler is not None and not self._per_step:
             self._step_scheduler(row)
         is_best = self.history.add(row)
         for hook in self._hooks("on_epoch_end"):
             hook(self, values_of(row))
+        self.should_stop = any(gather(self.should_stop))
         self.position.epoch += 1
         self.position.batch = 0
+        on_main(lambda: self._write_epoch(is_best))
+        stop = None if self.is_over else self._received_signal()
+        every = self.config["CHECKPOINT"].get("every_epochs", 1)
+        if self.is_over or stop is not None or self.position.epoch % every == 0:
+            self.save_checkpoint()
+        if stop is not None:
+            raise RunInterrupted(stop)
+
+    def _write_epoch(self, is_best: bool) -> None:
         self.record.write_metrics(self.history.rows)
         self._save_weights("last.pth")
         if is_best:
             self._save_weights("best.pth")
-        is_stopped = self._stop_signals.received is not None and not self.is_over
-        every = self.config["CHECKPOINT"].get("every_epochs", 1)
-        if self.is_over or is_stopped or self.position.epoch % every == 0:
-            self.save_checkpoint()
-        if is_stopped:
-            raise RunInterrupted(self._stop_signals.received)
 
     def _read_lr(self) -> float:
         return self.optimizer.param_groups[0]["lr"]
@@ -454,6 +546,8 @@ class Run:
             self.scheduler.step(row[self.monitor])
 
     def _save_weights(self, name: str) -> None:
+        if not self.is_main:
+            return
         if self.ema is not None:
             self._swap_average()
         self.record.save_weights(name, self.module.state_dict(), self.position.epoch)
@@ -472,7 +566,7 @@ class Run:
         self.position.should_stop = stop
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a resumed run needs, whichever routine resumes it.
+        """Return all that a resumed run needs, whichever routine resumes it. Collective.
 
         Only on the border of an update: gradients are not part of it.
         """
@@ -498,32 +592,75 @@ class Run:
         stateful.load_state_dict(self._loaded.pop(name))
 
     def save_checkpoint(self) -> None:
-        """Write the state for resume."""
-        save_checkpoint({**describe_run(self), "state": self.state_dict()}, self.record.weight_dir)
+        """Write the state for resume. Collective."""
+        state = {**describe_run(self), "state": self.state_dict()}
+        on_main(lambda: save_checkpoint(state, self.record.weight_dir))
         self._saved_at = time.monotonic()
 
     def _is_checkpoint_due(self) -> bool:
         every = self.config["CHECKPOINT"]
         if "every_steps" in every and self.position.step % every["every_steps"] == 0:
             return True
-        return time.monotonic() - self._saved_at > 60 * every.get("every_minutes", math.inf)
+        if "every_minutes" not in every:
+            return False
+        is_due = time.monotonic() - self._saved_at > 60 * every["every_minutes"]
+        return bool(gather_number(is_due)[0])  # one clock for all processes
 
-    def _stop_by_signal(self) -> None:
+    def _adapt_position(self, checkpoint: Mapping[str, Any]) -> None:
+        """Count the finished batches anew when the resumed run has a batch size of its own."""
+        former, now = (samples_per_batch(about) for about in (checkpoint, describe_run(self)))
+        if former != now:
+            logger.warning(
+                "batch size %d instead of %d: the effective batch is the same, the bits are not",
+                now,
+                former,
+            )
+            # up: at the end of an epoch, whose last window may be shorter
+            batches = math.ceil(self.position.batch * former / now)
+            self.position.batch = min(batches, self._n_batches)
+
+    def _received_signal(self) -> int | None:
+        """Return the number of a stop signal that some process has received."""
+        if self._n_processes == 1:
+            return self._stop_signals.received
+        return int(max(gather_number(self._stop_signals.received or 0))) or None
+
+    def _stop_by_signal(self, number: int) -> None:
         if self._is_averaged:
             self._swap_average()
         if not self._is_testing:  # a test pass has the best weights in the model; all is saved
             self._save_weights("last.pth")
             self.save_checkpoint()
-        raise RunInterrupted(self._stop_signals.received)
+        raise RunInterrupted(number)
 
     def _stop_non_finite(self, what: str) -> None:
         if self._buffers:
             _copy(self._former_buffers, self._buffers)
+        window = max(0, min(self.position.batch, self._n_batches - 1)) // self._accumulate
         raise NonFiniteLossError(
             f"epoch {self.position.epoch + 1}, batch {self.position.batch + 1}: expected finite"
-            f" numbers, but {what}. Lower the learning rate, set CLIP_NORM=1.0, or look for NaN in"
-            " the data."
+            f" numbers, but {what}. Lower the learning rate, set CLIP_NORM=1.0, look for NaN in"
+            " the data, or leave the update out by ON_NAN=skip.",
+            [self.position.epoch, window],
+            self.position.skipped is not None,
         )
+
+
+def _agreed(make: Callable[..., Any], *args: Any) -> Any:
+    """Call what may find problems in every process; a problem of one ends them all.
+
+    Raises:
+        ConfigError: The problems of all processes.
+    """
+    made, problems = None, []
+    try:
+        made = make(*args)
+    except ConfigError as error:
+        problems = error.problems
+    problems = list(dict.fromkeys(problem for own in gather(problems) for problem in own))
+    if problems:
+        raise ConfigError(problems)
+    return made
 
 
 def count_samples(part: Any) -> int:
@@ -550,4 +687,9 @@ def _log(error: BaseException | None) -> None:
     """Say what went wrong; the traceback goes to train.log alone."""
     if error is not None and _status(error) == "failed":
         logger.error("%s: %s", type(error).__name__, error)
+        if isinstance(error, torch.OutOfMemoryError):
+            logger.error(
+                "the GPU has too little memory: halve DATA_LOADER_CONFIG.batch_size and double"
+                " ACCUMULATE (ON_OOM=halve does both), or set MIXED_PRECISION=True"
+            )
         logger.debug("%s", "".join(traceback.format_exception(error)))

@@ -23,12 +23,14 @@ class Position:
         step: Updates in all.
         lr: Learning rate of the last update; NaN before the first.
         should_stop: The epoch in work, or the finished one, is the last.
+        skipped: [epoch, window] of the update that is left out because it gave NaN; or None.
     """
 
     def __init__(self) -> None:
         self.epoch = self.batch = self.step = 0
         self.lr = math.nan
         self.should_stop = False
+        self.skipped: list[int] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return dict(vars(self))

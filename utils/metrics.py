@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from utils.distributed import gather, interleave, world_size
+
 # Predictions and targets kept in CPU memory for functions that need the whole set at once.
 KEEP_BYTES = 512 * 2**20
 
@@ -552,6 +554,27 @@ class Metrics:
             if not self._per_sample[name]
         }
         return _batch_size(pred, target), results
+
+    @torch.no_grad()
+    def gather(self) -> None:
+        """Take in what the bags of the other processes hold, in the order of one process.
+
+        Collective; once, before `compute`. Each process has had the batches r, r + W, ... of W
+        processes, one at least. Objects do it themselves in their `compute`.
+        """
+        if world_size() == 1:
+            return
+        sums = [value.cpu() for value in self._sums.values()]
+        values = {name: [v.cpu() for v in own] for name, own in self._values.items()}
+        bags = gather((self._num_samples, sums, values, self._kept, self._parts))
+        numbers, sums, values, kept, parts = zip(*bags, strict=True)
+        self._num_samples = sum(numbers)
+        self._sums = dict(zip(self._sums, map(sum, zip(*sums, strict=True)), strict=True))
+        self._values = {name: interleave([v[name] for v in values]) for name in self._values}
+        self._parts = [part for own in parts for part in own]
+        self._kept, self._kept_bytes = [], 0
+        for pred, target in interleave(kept):
+            self._keep(pred, target)
 
     @torch.no_grad()
     def compute(self) -> dict[str, float]:

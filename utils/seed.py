@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from utils.distributed import gather, rank
+
 # what a number is drawn for: equal positions must not give equal streams
 WEIGHTS, ORDER, SAMPLE, STEP, EPOCH, VALIDATION, DATA = range(7)
 
@@ -44,25 +46,27 @@ def seed_all(seed: int) -> None:
 class RandomState:
     """The states of python's and numpy's global generators, for user code that draws from them.
 
-    Loaded states wait for `restore`: whatever draws between the two changes nothing.
+    Each process has its own. Loaded states wait for `restore`: whatever draws between the two
+    changes nothing.
     """
 
     def __init__(self) -> None:
         self._loaded: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return both states as plain numbers and tensors, which `weights_only` loading accepts."""
+        """Return the states of all processes, in plain numbers and tensors. Collective."""
         version, state, gauss = random.getstate()
         name, keys, position, has_gauss, cached = np.random.get_state()
         keys = torch.from_numpy(keys.astype(np.int64))
-        return {
+        own = {
             "python": [version, list(state), gauss],
             "numpy": [str(name), keys, position, has_gauss, cached],
         }
+        return {"processes": gather(own)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Keep the states of a checkpoint for `restore`."""
-        self._loaded = state
+        """Keep this process's states of a checkpoint for `restore`."""
+        self._loaded = state["processes"][rank()]
 
     def restore(self) -> None:
         """Put the loaded states back, if there are any."""

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import importlib
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,22 @@ class Pictures(torch.utils.data.Dataset):
         if self.augment:
             x = x * (1 + 0.1 * random.random()) + 0.05 * np.random.rand() + 0.05 * torch.rand(1)
         return x, self.y[index]
+
+
+class Stream(torch.utils.data.IterableDataset):
+    """The pictures one after the other, divided among the workers."""
+
+    def __init__(self, n: int = 51, seed: int = 0, augment: bool = True) -> None:
+        self.pictures = Pictures(n, seed, augment)
+        self.deterministic = not augment
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        worker = torch.utils.data.get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        return (self.pictures[i] for i in range(first, len(self), step))
 
 
 class Net(nn.Module):

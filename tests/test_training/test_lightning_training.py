@@ -166,19 +166,11 @@ def test_an_exit_stays_an_exit(tmp_path, act):
     assert stop.value.code == 7
 
 
-CLUSTERS = {
-    "slurm": {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "sweep", "SLURM_JOB_ID": "1"},
-    "torchrun": {
-        name: "2"
-        for name in "TORCHELASTIC_RUN_ID MASTER_PORT WORLD_SIZE GROUP_RANK LOCAL_WORLD_SIZE".split()
-    }
-    | {"RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost"},
-}
+SLURM = {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "sweep", "SLURM_JOB_ID": "1"}
 
 
-@pytest.mark.parametrize("cluster", CLUSTERS)
-def test_a_job_of_a_cluster_is_one_process_with_its_own_signals(cluster, tmp_path, monkeypatch):
-    for name, value in CLUSTERS[cluster].items():
+def test_a_job_of_a_cluster_is_one_process_with_its_own_signals(tmp_path, monkeypatch):
+    for name, value in SLURM.items():
         monkeypatch.setenv(name, value)
     recorder, handler = make_recorder(), signal.getsignal(signal.SIGUSR1)
     result = train("lightning", tmp_path, LIGHTNING_CALLBACKS=[recorder])

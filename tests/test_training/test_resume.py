@@ -17,6 +17,7 @@ from tests.test_training.common import (
     Noise,
     Pictures,
     StopAfter,
+    Stream,
     bits,
     folders,
     make_config,
@@ -33,11 +34,22 @@ PLATEAU = {
     "SCHEDULER": torch.optim.lr_scheduler.ReduceLROnPlateau,
     "SCHEDULER_CONFIG": {"patience": 0, "threshold": 9.0, "threshold_mode": "abs"},
 }
+STREAM = {
+    "TRAIN_DATASET": Stream,
+    "VAL_DATASET": functools.partial(Stream, n=19, seed=1, augment=False),
+    "ACCUMULATE": 2,
+}
 CONFIGS = {
     "sgd": {},
     "adamw-one_cycle-ema-accumulate-bf16": FULL,
     "plateau-validate_every": {**PLATEAU, "VALIDATE_EVERY": 2, "EPOCHS": 4},
     "fp16-clip": {"MIXED_PRECISION": "fp16", "CLIP_NORM": 0.5, "ACCUMULATE": 2},
+    "stream": STREAM,
+    "stream-2_workers": {
+        **STREAM,
+        "ACCUMULATE": 1,
+        "DATA_LOADER_CONFIG": {"batch_size": 8, "num_workers": 2},
+    },
     "early_stopping": {"CALLBACKS": [functools.partial(EarlyStopping, patience=9)]},
 }
 
@@ -64,6 +76,16 @@ class Stop(Callback):
     def _stop(self, run):
         if (run.position.epoch, run.position.batch) == self.at:
             signal.raise_signal(signal.SIGTERM)
+
+
+class Seen(Callback):
+    """Counts the samples of each epoch."""
+
+    def __init__(self) -> None:
+        self.samples = {}
+
+    def on_batch_end(self, run, loss):
+        self.samples[run.position.epoch] = run.train_mean.n_samples
 
 
 STOPS = {
@@ -197,6 +219,38 @@ def test_what_may_not_change(changes, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         resume("pytorch", tmp_path, run, **{"EPOCHS": 1} | changes)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_workers_that_divide_a_stream_stay(tmp_path):
+    two = {"TRAIN_DATASET": Stream, "DATA_LOADER_CONFIG": {"batch_size": 8, "num_workers": 2}}
+    run = train("pytorch", tmp_path, EPOCHS=1, **two)["run"]
+    one = {**two, "DATA_LOADER_CONFIG": {"batch_size": 8}}
+    with pytest.raises(ConfigError, match="expected 2 workers, which divided the stream .* got 1"):
+        resume("pytorch", tmp_path, run, EPOCHS=2, **one)
+    halves = {**two, "DATA_LOADER_CONFIG": {"batch_size": 4, "num_workers": 2}, "ACCUMULATE": 2}
+    with pytest.raises(ConfigError, match="expected ACCUMULATE as the run had it"):
+        resume("pytorch", tmp_path, run, EPOCHS=2, **halves)
+
+
+@pytest.mark.parametrize("at", [(1, 4), (1, 99)], ids=["in an epoch", "before the validation"])
+@pytest.mark.parametrize(
+    ("before", "after"), [((8, 1), (4, 2)), ((2, 4), (8, 1))], ids=["smaller", "larger"]
+)
+def test_smaller_batches_in_as_large_a_window(before, after, at, tmp_path):
+    """No sample is learnt from twice or left out, and the number of updates stays."""
+
+    def sizes(batch_size, accumulate):
+        return {"DATA_LOADER_CONFIG": {"batch_size": batch_size}, "ACCUMULATE": accumulate}
+
+    seen = Seen()
+    run = stop("pytorch", tmp_path, at, {**sizes(*before), "CALLBACKS": [seen]})
+    callbacks = [seen, functools.partial(Stop, *at)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signal, "raise_signal", lambda number: None)
+        result = resume("pytorch", tmp_path, run, **sizes(*after), CALLBACKS=callbacks)
+    assert result["steps"] == 14 and result["epochs"] == 2
+    assert seen.samples == {0: 51, 1: 51}
+    assert "batch size" in (tmp_path / "logs" / run / "train.log").read_text()
 
 
 def test_more_epochs_under_a_horizon_are_refused(tmp_path):

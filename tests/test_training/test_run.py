@@ -41,7 +41,7 @@ def by_hand(accumulate=1, clip=None, epochs=2, schedule=None, decay=None):
     for epoch in range(epochs):
         loader.set_position(epoch)
         for i, (x, y) in enumerate(loader):
-            seed_torch(mix(0, STEP, epoch) + i)
+            seed_torch(mix(0, STEP, epoch, 0) + i)
             (nn.functional.cross_entropy(model(x), y) / accumulate).backward()
             if (i + 1) % accumulate and i + 1 < 7:
                 continue

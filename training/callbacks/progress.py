@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichProgress
 
 from training.callbacks.base import Callback
+from utils.distributed import world_size
 from utils.torchutils import count_parameters
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Progress(Callback):
 
     def on_start(self, run: "Run") -> None:
         run.say(
-            f"{run.record.name}: {run.routine} on {run.device},"
+            f"{run.record.name}: {run.routine} on {_place(run)},"
             f" {count_parameters(run.module):,} parameters,"
             f" {len(run.train_loader)} batches per epoch; * marks the best {run.monitor} so far"
         )
@@ -100,6 +101,11 @@ class Progress(Callback):
     @staticmethod
     def _width(name: str) -> int:
         return 6 if name == "epoch" else max(_WIDTH, len(name) + 2)
+
+
+def _place(run: "Run") -> str:
+    n = world_size()
+    return str(run.device) if n == 1 else f"{n} processes, {run.device.type}"
 
 
 def _short(name: str, value: Any) -> str:

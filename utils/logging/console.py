@@ -75,6 +75,8 @@ def logging_to(console: Console | None, path: Path | None = None) -> Iterator[No
         handlers.append(ConsoleHandler(console))
     if path is not None:
         handlers.append(logging.FileHandler(path, encoding="utf-8", errors="backslashreplace"))
+    if not handlers:  # without any, Python prints warnings itself
+        handlers.append(logging.NullHandler())
     former = logger.level, logger.propagate
     logger.setLevel(logging.DEBUG)
     logger.propagate = False

@@ -1,0 +1,132 @@
+"""What the processes of `torchrun` run in tests/test_training/test_distributed.py.
+
+    torchrun --nproc-per-node 2 -m tests.test_training.distributed FOLDER
+
+One start of two processes serves all cases: starting them takes longer than all the training.
+"""
+
+import functools
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from tests.test_training.common import CLASSES, ROUTINES, Pictures, bits, train
+from tests.test_training.test_resume import Stop, resume
+from training.callbacks import Callback, EarlyStopping
+from training.state import RunInterrupted
+from utils.distributed import rank
+from utils.metrics import accuracy, f1
+
+FULL = {
+    "OPTIMIZER": torch.optim.AdamW,
+    "OPTIMIZER_CONFIG": {"lr": 0.01},
+    "ONE_CYCLE": True,
+    "EMA": 0.9,
+    "ACCUMULATE": 3,
+    "MIXED_PRECISION": True,
+    "CALLBACKS": [functools.partial(EarlyStopping, patience=9)],
+}
+PLATEAU = {
+    "SCHEDULER": torch.optim.lr_scheduler.ReduceLROnPlateau,
+    "SCHEDULER_CONFIG": {"patience": 0, "threshold": 9.0, "threshold_mode": "abs"},
+    "CLIP_NORM": 0.5,
+}
+CONFIGS = {"sgd": {}, "full": FULL, "plateau": PLATEAU}
+STOPS = {"in an epoch": (1, 2), "at an epoch's end": (1, 0)}
+
+
+def error_per_sample(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return (N,) float, one value per sample."""
+    return nn.functional.cross_entropy(pred, target, reduction="none")
+
+
+def spread(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return a number that only the whole set gives."""
+    return pred.std() + target.float().mean()
+
+
+METRICS = {"accuracy": accuracy, "f1": f1, "error": error_per_sample, "spread": spread}
+
+
+class Weighted(nn.Module):
+    """A loss with a weight of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(CLASSES))
+
+    def forward(self, pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(pred * self.scale, target)
+
+
+class FailIn(Callback):
+    """Raises in one process alone."""
+
+    def __init__(self, process: int) -> None:
+        self.process = process
+
+    def on_batch_end(self, run: Any, loss: float) -> None:
+        if rank() == self.process and run.position.batch == 2:
+            raise ValueError("a fault of one process")
+
+
+class SignalIn(Stop):
+    """Process 1 alone is told to stop."""
+
+    def on_batch_end(self, run: Any, loss: float) -> None:
+        if rank() == 1:
+            super().on_batch_end(run, loss)
+
+    def on_epoch_end(self, run: Any, metrics: Mapping[str, float]) -> None:
+        if rank() == 1:
+            super().on_epoch_end(run, metrics)
+
+
+def main(folder: Path) -> None:
+    """Train every case under every routine, and write what came out."""
+    found: dict[str, Any] = {}
+    for name, config in CONFIGS.items():
+        for routine in ROUTINES:
+            config = {"METRICS": METRICS, **config}
+            callbacks = [*config.get("CALLBACKS", []), functools.partial(SignalIn, -1, -1)]
+            whole = train(routine, folder / name / routine, **{**config, "CALLBACKS": callbacks})
+            found[f"{name}, {routine}"] = _describe(whole)
+            for stop, at in STOPS.items():
+                place = folder / name / routine / stop
+                stopping = [*callbacks[:-1], functools.partial(SignalIn, *at)]
+                try:
+                    train(routine, place, **{**config, "CALLBACKS": stopping})
+                except RunInterrupted as error:
+                    found[f"{name}, {routine}, {stop}, exit"] = error.exit_code
+                run = next((place / "logs").glob("*_test")).name
+                other = ROUTINES[(ROUTINES.index(routine) + 1) % len(ROUTINES)]
+                rest = resume(other, place, run, **{**config, "CALLBACKS": stopping})
+                found[f"{name}, {routine}, {stop}"] = _describe(rest)
+    trained_loss = train("pytorch", folder / "loss", LOSS=Weighted)
+    found["loss"] = _describe(trained_loss)
+    sets = {"TEST_DATASET": functools.partial(Pictures, n=19, seed=2, augment=False)}
+    found["test"] = train("ignite", folder / "test", METRICS=METRICS, **sets)
+    everywhere = [None, None]
+    dist.all_gather_object(everywhere, {key: value for key, value in found.items()})
+    if rank() == 0:
+        (folder / "found.json").write_text(json.dumps(everywhere))
+
+
+def _describe(result: Mapping[str, Any]) -> dict[str, Any]:
+    weights, metrics = bits(result)
+    return {"weights": weights, "metrics": metrics.decode(), "run": result["run"]}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")  # one group for all runs: each of them uses it
+    try:
+        main(Path(sys.argv[1]))
+    finally:
+        dist.destroy_process_group()
