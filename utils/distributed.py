@@ -78,15 +78,18 @@ def joined(device: torch.device) -> Iterator[None]:
     if not _is_launched() or dist.is_initialized():
         yield
         return
-    # a prefix of its own: a second group in one process would read the addresses of the first
-    store, number, size = next(rendezvous("env://"))
-    store = dist.PrefixStore(f"run_{next(_groups)}", store)
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=number, world_size=size)
+    _join("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    # a prefix of its own: a second group in one process would read the addresses of the first
+    store, number, size = next(rendezvous("env://"))
+    store = dist.PrefixStore(f"run_{next(_groups)}", store)
+    dist.init_process_group(backend, store=store, rank=number, world_size=size)
 
 
 def gather(value: Any) -> list[Any]:
@@ -111,16 +114,18 @@ def on_main(call: Callable[[], Any]) -> Any:
     """Call a function in process 0 alone; give all its result, or its error. Collective."""
     if not _is_joined():
         return call()
-    outcome: list[Any] = [None, None]
+    result, problem = None, None
     if dist.get_rank() == 0:
         try:
-            outcome[0] = call()
+            result = call()
         except Exception as error:  # noqa: BLE001, raised below, in every process
-            outcome[1] = error
+            problem = error
+    outcome = [result, problem]
     dist.broadcast_object_list(outcome)
-    if outcome[1] is not None:
-        raise outcome[1]
-    return outcome[0]
+    result, problem = outcome
+    if isinstance(problem, Exception):
+        raise problem
+    return result
 
 
 @contextlib.contextmanager
