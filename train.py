@@ -1,12 +1,18 @@
 """Train: `python train.py experiments/digits.py --routine ignite EPOCHS=5`. See --help."""
 
 import argparse
+import functools
+import os
 import sys
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 DEFAULT_CONFIG = "experiments/scenes.py"
+
+# changes config and folders before a run is built
+Prepare = Callable[[dict[str, Any], dict[str, Any]], tuple[dict[str, Any], dict[str, Any]]]
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -30,6 +36,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--resume", metavar="RUN", help="go on with a stopped run: its name, or latest"
     )
+    parser.add_argument(
+        "--verify-resume",
+        action="store_true",
+        help="train a few batches, kill the run, resume it, and tell whether the bits are equal",
+    )
     parser.add_argument("-w", "--warnings", action="store_true", help="show libraries' warnings")
     args = parser.parse_intermixed_args(argv)
     args.overrides = [text for text in args.arguments if "=" in text or text.startswith("~")]
@@ -37,6 +48,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if len(sources) > 1:
         parser.error(
             f"expected one CONFIG, got {' '.join(sources)}. Overrides have the form KEY=VALUE."
+        )
+    if args.verify_resume and args.resume:
+        parser.error(
+            "--verify-resume: expected no --resume beside it, got both. It starts a run of its own."
         )
     args.config = sources[0] if sources else None
     return args
@@ -58,34 +73,59 @@ def main(argv: list[str]) -> int:
         0 done, 1 the run failed, 2 wrong config or arguments, 130 and 143 interrupted.
     """
     args = parse(argv)
-    from config.load import load_routine, missing_packages
+    from config.load import missing_packages
 
     problem = missing_packages()
     if problem:
         return complain(problem)
+    return verify(args) if args.verify_resume else run(args)
+
+
+def run(args: argparse.Namespace, prepare: Prepare | None = None) -> int:
+    """Train what the arguments say; `prepare` may change config and folders before."""
     from config.errors import ConfigError
+    from config.load import load_routine
 
     if not args.warnings:
         warnings.filterwarnings("ignore")
     try:
         config, folders = load(args)
+        if prepare is not None:
+            config, folders = prepare(config, folders)
         routine = load_routine(args.routine or config.get("ROUTINE_NAME", "pytorch"))
     except ConfigError as error:
         return complain(str(error))
     if args.resume and is_done(config, folders):
-        print(f"{folders['RESUME']} is done: all its epochs are trained. EPOCHS=N trains more.")
+        if is_main():
+            print(f"{folders['RESUME']} is done: all its epochs are trained. EPOCHS=N trains more.")
         return 0
+    from torch import OutOfMemoryError
+
+    from training.remedies import train
     from training.run import NonFiniteLossError, RunInterrupted
 
     try:
-        routine.train(None, None, config, folders)
+        train(routine, config, folders)
     except ConfigError as error:
         return complain(str(error))
-    except NonFiniteLossError:
+    except (NonFiniteLossError, OutOfMemoryError):
         return 1  # the run has said it, with the remedies; a traceback helps nobody
     except (RunInterrupted, KeyboardInterrupt) as stop:
         return getattr(stop, "exit_code", 130)
     return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Tell whether the config of the arguments resumes to the bit."""
+    from config.errors import ConfigError
+    from training.verify import verify_resume
+
+    try:
+        return verify_resume(functools.partial(run, args))
+    except ConfigError as error:
+        return complain(str(error))
+    except KeyboardInterrupt:
+        return 130
 
 
 def load(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -119,9 +159,16 @@ def default_config() -> str:
 
 def complain(problem: str) -> int:
     """Print what is wrong, one problem a line, and return the exit code for it."""
+    if not is_main():
+        time.sleep(10)  # process 0 says it, and torchrun ends this one with it
     for line in problem.splitlines():
         print(f"train.py: {line}", file=sys.stderr)
     return 2
+
+
+def is_main() -> bool:
+    """Tell whether this is the process that speaks, of those that torchrun starts."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 if __name__ == "__main__":

@@ -13,10 +13,14 @@ sys.path.insert(0, str(ROOT))
 
 project = "Plumbline"
 release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
 html_theme = "furo"
 html_title = f"{project} {release}"
 exclude_patterns = ["_build", "_generated"]
 nitpicky = True
+nitpick_ignore_regex = [("py:class", ".*")]  # types of torch and Python have no page here
 
 
 def escape(text: str) -> str:

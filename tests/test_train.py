@@ -282,6 +282,13 @@ def test_resume_of_an_unknown_run(refuses):
     assert "--resume: expected a run with a checkpoint" in line
 
 
+def test_verify_resume_is_not_a_resume(config, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main([*config, "--verify-resume", "--resume", "latest"])
+    assert stop.value.code == 2
+    assert "--verify-resume: expected no --resume beside it, got both" in capsys.readouterr().err
+
+
 def test_two_configs(capsys):
     with pytest.raises(SystemExit) as stop:
         train.main(["a.py", "b.py"])
