@@ -49,6 +49,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.error(
             f"expected one CONFIG, got {' '.join(sources)}. Overrides have the form KEY=VALUE."
         )
+    if args.resume == "":
+        parser.error("--resume: expected the name of a run, or latest, got nothing. Name it.")
     if args.verify_resume and args.resume:
         parser.error(
             "--verify-resume: expected no --resume beside it, got both. It starts a run of its own."

@@ -85,8 +85,8 @@ class Record:
             self.set_name(reserve_dir(log_dir, name).name)
         create_dirs(self.log_dir, self.weight_dir)
         self._take_lock()
-        for path in (*self.log_dir.iterdir(), *self.weight_dir.iterdir()):
-            remove_stale_temps(path)
+        for path in (*self.log_dir.glob("*.tmp"), *self.weight_dir.glob("*.tmp")):
+            remove_stale_temps(path.with_name(path.name.rsplit(".", 2)[0]))
         write_atomic(self.log_dir / "config.yaml", to_yaml(self.plain))
         write_json(self.log_dir / "environment.json", self._environment())
         row = {"RUN": self.name, "STATUS": "running", "HOST": socket.gethostname()}
@@ -109,9 +109,8 @@ class Record:
             ) from error
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write `result.json` and the row's final values, and free the lock."""
+        """Write the row's final values and `result.json`, and free the lock."""
         with self._open:
-            write_json(self.log_dir / "result.json", result)
             row = {"STATUS": result["status"], "BEST_EPOCH": result["best_epoch"]}
             row |= {**result["metrics"], **result["test_metrics"]}
             row |= {f"best_{name}": value for name, value in result["best_metrics"].items()}
@@ -124,6 +123,8 @@ class Record:
                     error,
                     self.log_dir / "result.json",
                 )
+            # last: with it the run counts as finished, and is left alone
+            write_json(self.log_dir / "result.json", result)
 
     def release(self) -> None:
         """Free the run's lock."""

@@ -93,7 +93,7 @@ def describe_run(run: "Run") -> dict[str, Any]:
 
 def samples_per_batch(about: Mapping[str, Any]) -> int:
     """Return the batch size of a described run."""
-    return from_yaml(about["config"])["DATA_LOADER_CONFIG"].get("batch_size", 1)
+    return from_yaml(about["config"]).get("DATA_LOADER_CONFIG", {}).get("batch_size", 1)
 
 
 def read_checkpoint(run: "Run", folders: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,9 +162,9 @@ def check_changes(
 
 def _has_same_windows(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Tell whether an update takes the same samples, in batches of whatever size."""
-    loaders = [config["DATA_LOADER_CONFIG"] for config in (before, after)]
+    loaders = [config.get("DATA_LOADER_CONFIG", {}) for config in (before, after)]
     effective = [
-        loader.get("batch_size", 1) * config["ACCUMULATE"]
+        loader.get("batch_size", 1) * config.get("ACCUMULATE", 1)
         for loader, config in zip(loaders, (before, after), strict=True)
     ]
     rest = [_part("DATA_LOADER_CONFIG", {"DATA_LOADER_CONFIG": loader}) for loader in loaders]

@@ -90,8 +90,10 @@ def write_atomic(
         if before_replace is not None:
             before_replace()
         os.replace(temp, path)
-    except BaseException:
+    except BaseException as error:
         temp.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # a full disk
+            error.filename = str(path)
         raise
     fsync_dir(path.parent)
 

@@ -38,7 +38,7 @@ LOGS = "train.log not writable, and the program went on"
 RUNS = "runs whose disk filled up: exit code 1 and a message"
 RESUMED = "of these, gone on to equal bits once there was room"
 SKIPPED = "ways to fill a disk that the machine lacked"
-CONFIG = {"EPOCHS": 60, "CHECKPOINT": {"every_steps": 3}}
+CONFIG = {"EPOCHS": 80, "CHECKPOINT": {"every_steps": 3}}
 Full = Callable[..., contextlib.AbstractContextManager[None]]
 
 
@@ -250,7 +250,7 @@ def fill_under_run(
     """
     place.mkdir()
     process, output = start_run(make_arguments(place))
-    n_rows = draw.randrange(2, CONFIG["EPOCHS"] // 2)
+    n_rows = draw.randrange(2, CONFIG["EPOCHS"] // 4)
     wait(process, until=lambda: count_epochs(place) >= n_rows)
     with full(place, draw.randrange(2000), process.pid):
         process.join(60)

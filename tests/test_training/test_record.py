@@ -210,6 +210,37 @@ def test_a_damaged_table_is_told_before_a_run_has_its_folder(start, tmp_path):
     assert sorted((tmp_path / "logs").iterdir()) == before
 
 
+def test_what_a_kill_left_goes_at_the_next_start(start, tmp_path):
+    """Also between the two renames of a checkpoint, where no checkpoint.pt is."""
+    record = start()
+    left = [
+        record.weight_dir / f"checkpoint.pt.{'0' * 16}.tmp",
+        record.log_dir / f"result.json.{'f' * 16}.tmp",
+    ]
+    for path in left:
+        path.write_text("half")
+    theirs = record.log_dir / "notes.tmp"
+    theirs.write_text("not of the kit")
+    record.release()
+    again = Record(record.config, record.folders, "pytorch")
+    again.start(record.name)
+    again.release()
+    assert not any(path.exists() for path in left) and theirs.exists()
+
+
+def test_a_run_counts_as_finished_when_its_row_does(start, tmp_path, monkeypatch):
+    """A kill between the two writes leaves a run that can go on, no row that is running for ever."""
+    record = start()
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.record.write_json", die)
+    with pytest.raises(KeyboardInterrupt):
+        record.finish(RESULT)
+    assert rows(record.table.path)[0]["STATUS"] == "done"
+
+
 def test_errors_of_the_disk_stay_errors_and_free_the_lock(start):
     record = start()
     record.table.path.unlink()

@@ -25,6 +25,24 @@ class ConsoleHandler(logging.Handler):
         self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
+class LogFile(logging.FileHandler):
+    """Writes log lines to a file; where it cannot, on a full disk, it says so once and goes on."""
+
+    has_failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, its name in logging
+        if not self.has_failed:
+            self.has_failed = True
+            logger.warning("%s: %s. Lines are missing there.", self.baseFilename, sys.exception())
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError as error:  # what was still in its buffer
+            if not self.has_failed:
+                logger.warning("%s: %s. Lines are missing there.", self.baseFilename, error)
+
+
 class LineFormatter(logging.Formatter):
     """Plain messages; a warning or an error says so."""
 
@@ -74,7 +92,7 @@ def logging_to(console: Console | None, path: Path | None = None) -> Iterator[No
     if console is not None:
         handlers.append(ConsoleHandler(console))
     if path is not None:
-        handlers.append(logging.FileHandler(path, encoding="utf-8", errors="backslashreplace"))
+        handlers.append(LogFile(path, encoding="utf-8", errors="backslashreplace"))
     if not handlers:  # without any, Python prints warnings itself
         handlers.append(logging.NullHandler())
     former = logger.level, logger.propagate

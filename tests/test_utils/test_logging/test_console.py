@@ -117,3 +117,17 @@ def test_a_reader_that_goes_ends_no_run(tmp_path):
         _, errors = process.communicate(b"\n")
     assert (process.returncode, errors) == (7, b"")
     assert (tmp_path / "train.log").read_text() == "one\ntwo\nthree\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a full disk")
+def test_a_full_disk_is_told_once_and_the_run_goes_on(capfd):
+    out = io.StringIO()
+    former = logger.level, logger.propagate
+    with logging_to(Console(file=out, width=200), Path("/dev/full")):
+        logger.info("first")
+        logger.info("second")
+    said = out.getvalue()
+    assert said.count("No space left on device") == 1 and "/dev/full" in said
+    assert "first\n" in said and "second\n" in said
+    assert capfd.readouterr().err == ""  # no call stack of logging's own
+    assert (logger.level, logger.propagate) == former
