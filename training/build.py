@@ -79,7 +79,7 @@ def build(
         attempt("WEIGHTS", _load_weights, model, config["WEIGHTS"])
     loss = attempt("LOSS_CONFIG", make_loss, config, device)
     named = attempt("METRICS", as_metrics, config["METRICS"]) or {}
-    metrics = attempt("METRICS", Metrics, named, device)
+    metrics = attempt("METRICS", Metrics, named, device, config["CLASSES"])
     callbacks = attempt("CALLBACKS", make_callbacks, config["CALLBACKS"])
     if not problems:
         problems += _check_monitor(config["MONITOR"], loaders["val"], list(named))
@@ -189,7 +189,8 @@ def check_batch(
         if n_classes is None and isinstance(pred, torch.Tensor) and pred.dim() > 1:
             n_classes = pred.shape[1]
         if config["TASK"] is not None and isinstance(batch.y, torch.Tensor):
-            problem = check_target(batch.y, config["TASK"], n_classes)
+            left_out = config["LOSS_CONFIG"].get("ignore_index")
+            problem = check_target(batch.y, config["TASK"], n_classes, left_out)
             problems += [f"{where}, first batch: {problem}"] if problem else []
         if not problems:
             value = _attempt(problems, f"{where}, first batch through LOSS", loss, pred, y)

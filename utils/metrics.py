@@ -1,50 +1,65 @@
 """Metrics of a whole data set, whatever the batch size.
 
-`accuracy`, `precision`, `recall`, `f1` and `iou` are functions `(pred, target) -> scalar` of one
-batch. Each carries a counts form, with which `Metrics` gets the exact value of a whole set:
+Each is a function `(pred, target) -> scalar` of one batch: `accuracy`, `precision`, `recall`, `f1`,
+`iou` of classes, `mae`, `rmse`, `r2` of numbers, `recall_at_k` of embeddings. All but the last
+carry a counts form, with which `Metrics` gets the value of a whole set from its batches:
 
-    f1.counts(pred, target) -> sums      integers that add up over batches
+    f1.counts(pred, target) -> sums      numbers that add up over batches
     f1.compute(sums) -> float
 
-A function of your own gets the same by setting the two attributes. `Metrics` is the bag that every
-training routine and every prediction uses; `as_metrics` reads the METRICS of a config for it.
+Counts of decisions are integers, so the value has the same bits for any batch size; sums of errors
+are float64, where the order of adding shows in the last digits.
+
+A function of your own gets the same by setting the two attributes. An option is bound by
+`partial(iou, ignore_index=255)`. docs/losses.rst says which metric is for which TASK.
 """
 
-import inspect
-import logging
 import math
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from utils.distributed import gather, interleave, world_size
+from utils.metric_bag import Metrics, as_metrics
 
-# Predictions and targets kept in CPU memory for functions that need the whole set at once.
-KEEP_BYTES = 512 * 2**20
+__all__ = [
+    "Metrics",
+    "accuracy",
+    "as_metrics",
+    "f1",
+    "iou",
+    "mae",
+    "precision",
+    "r2",
+    "recall",
+    "recall_at_k",
+    "rmse",
+]
+
+# Of the table of all pairs of embeddings, held at once: 64 MiB.
+TABLE_CELLS = 2**24
+
+Average = Literal["macro", "micro", "none"]
+_AVERAGES = (None, "macro", "micro", "none")
 
 
-# ---- the counted metrics
+# ---- decisions
 
 
-def _fit_shapes(pred: Tensor, target: Tensor) -> Tensor:
-    """Return pred, without its channel where that is the only one, or say what does not fit.
+def _fit_shapes(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return pred and target, of one shape where that is meant, or say what does not fit.
 
     The one place that decides the task of the counted metrics, from the shapes of pred and target:
     - equal shapes: binary or multilabel;
-    - (N, 1, ...) with (N, ...): binary, the channel is dropped;
+    - (N, 1, ...) with (N, ...): binary, the target gets the channel;
     - (N, K, ...) with integer (N, ...), K > 1: multiclass.
 
     Args:
         pred: any of the shapes above, logits.
         target: any of the shapes above; 1 or 0, or class indices.
-
-    Returns:
-        The shape of target (binary, multilabel) or (N, K, ...) (multiclass), logits.
 
     Raises:
         TypeError: pred or target is no tensor.
@@ -57,17 +72,33 @@ def _fit_shapes(pred: Tensor, target: Tensor) -> Tensor:
             "Write a function that picks the tensors and calls the metric."
         )
     if pred.shape == target.shape:
-        return pred
+        return pred, target
     if pred.ndim > 1 and pred.shape[:1] + pred.shape[2:] == target.shape:
         if pred.shape[1] == 1:
-            return pred.squeeze(1)
+            return pred, target.unsqueeze(1)
         if not target.is_floating_point() and target.dtype != torch.bool:
-            return pred
+            return pred, target
     raise ValueError(
         "metrics: expected pred (N, K, ...) with integer target (N, ...), pred (N, 1, ...) with "
         f"target (N, ...), or equal shapes, got pred {tuple(pred.shape)} and target "
         f"{tuple(target.shape)} of {target.dtype}. Bring the target into one of these forms."
     )
+
+
+def _sum(x: Tensor, average: Average | None) -> Tensor:
+    """Return the sum of each channel, (K,), where they have values of their own, else of all."""
+    channels = x.unbind(1) if average in ("macro", "none") and x.ndim > 1 else [x]
+    # torch.sum of flags makes integers of them first and is some ten times as slow.
+    add = torch.count_nonzero if x.dtype == torch.bool else torch.sum
+    return torch.stack([add(channel) for channel in channels])
+
+
+def _check_average(average: Average | None) -> None:
+    if average not in _AVERAGES:
+        raise ValueError(
+            f"metrics: expected average as one of {', '.join(map(repr, _AVERAGES))}, got "
+            f"{average!r}. Name one of these."
+        )
 
 
 def _histogram(index: Tensor, num_classes: int) -> Tensor:
@@ -77,29 +108,62 @@ def _histogram(index: Tensor, num_classes: int) -> Tensor:
     return bins.index_add_(0, index, torch.ones_like(index))[:num_classes]
 
 
-def _count_decisions(pred: Tensor, target: Tensor) -> Tensor:
+def _count_decisions(
+    pred: Tensor,
+    target: Tensor,
+    average: Average | None = None,
+    ignore_index: int | None = None,
+    k: int = 1,
+) -> Tensor:
     """Count right and wrong decisions, on the device of pred and without waiting for it.
 
     Args:
         pred: (N, K, ...), (N, 1, ...) or (N, ...) float, logits; half precision will do.
         target: class indices or 1 and 0, see `_fit_shapes`.
+        average: "macro" and "none" count each label of a multilabel target by itself.
+        ignore_index: value of the target that is left out.
+        k: a true class among the k highest counts as found.
 
     Returns:
-        (4, K) int64, sums over samples and pixels: true positives, false positives, false
-        negatives, true negatives of each class; K is 1 in the binary and multilabel case.
+        (5, K) int64, sums over samples and pixels: true positives, false positives, false
+        negatives, true negatives of each class; labels that are no class, in each column. K is 1 in
+        the binary case, and in the multilabel case unless `average` asks for each label.
     """
-    pred = _fit_shapes(pred, target)
-    if pred.shape == target.shape:
-        found, there = pred > 0, target > 0.5
-        hits, found, there = (torch.count_nonzero(x) for x in (found & there, found, there))
+    _check_average(average)
+    pred, target = _fit_shapes(pred, target)
+    is_binary = pred.shape == target.shape
+    if k != 1 and (k < 1 or is_binary):
+        raise ValueError(
+            f"accuracy: expected k from 1 on, and 1 for yes against no, got {k} for pred "
+            f"{tuple(pred.shape)} and target {tuple(target.shape)}. Leave k out, or raise it."
+        )
+    if not target.is_floating_point():
+        target = target.long()  # uint8 would take an ignore_index of -100 for 156
+    kept = torch.ones_like(target, dtype=torch.bool)
+    if ignore_index is not None:
+        kept = target != ignore_index
+    if is_binary:
+        found, there = (pred > 0) & kept, (target > 0.5) & kept
+        sets = (found & there, found, there, kept)
+        hits, found, there, total = (_sum(x, average) for x in sets)
+        outside = torch.zeros_like(hits)
     else:
         num_classes = pred.shape[1]
-        found, there = pred.argmax(1).flatten(), target.flatten().long()
-        there = torch.where((there >= 0) & (there < num_classes), there, num_classes)
+        if k == 1:
+            found = pred.argmax(1)
+        else:
+            highest = pred.topk(min(k, num_classes), dim=1).indices
+            found = torch.where((highest == target.unsqueeze(1)).any(1), target, highest[:, 0])
+        is_class = (target >= 0) & (target < num_classes)
+        outside, total = (torch.count_nonzero(x) for x in (kept & ~is_class, kept))
+        there = torch.where(kept & is_class, target, num_classes)
+        # A class that is left out is not looked for elsewhere either: it has no value of its own.
+        counted = kept & (found != ignore_index) if ignore_index is not None else kept
+        found = torch.where(counted, found, num_classes)
         hits = torch.where(found == there, found, num_classes)
-        hits, found, there = (_histogram(x, num_classes) for x in (hits, found, there))
-    rest = target.numel() - found - there + hits
-    return torch.stack((hits, found - hits, there - hits, rest)).reshape(4, -1)
+        hits, found, there = (_histogram(x.flatten(), num_classes) for x in (hits, found, there))
+    rest = total - found - there + hits
+    return torch.stack((hits, found - hits, there - hits, rest, outside.expand_as(hits)))
 
 
 def _per_class(sums: Tensor) -> list[list[int]]:
@@ -109,25 +173,31 @@ def _per_class(sums: Tensor) -> list[list[int]]:
         ValueError: a multiclass target had values outside 0..K - 1.
     """
     classes = sums.T.tolist()
-    # A wrong decision is a false positive of one class and a false negative of another, which is
-    # missing where the label is no class.
-    outside = sum(fp - fn for _, fp, fn, _ in classes) if len(classes) > 1 else 0
+    outside = classes[0][4]
     if outside:
         raise ValueError(
             f"metrics: expected class indices 0..{len(classes) - 1} in the target, got {outside} "
-            "values outside. Correct the labels, or the number of output channels."
+            "values outside. Correct the labels or the number of output channels, or name a value "
+            "that stands for no class: partial(iou, ignore_index=255)."
         )
-    return classes
+    return [column[:4] for column in classes]
 
 
-def _ratio(part: int, whole: int) -> float:
+def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def _macro(sums: Tensor, ratio: Callable[[int, int, int], float]) -> float:
-    """Return the mean of ratio(tp, fp, fn) over the classes that were predicted or are true."""
-    values = [ratio(tp, fp, fn) for tp, fp, fn, _ in _per_class(sums) if tp or fp or fn]
-    return math.fsum(values) / len(values) if values else 0.0
+def _score(
+    sums: Tensor, average: Average | None = None, *, ratio: Callable[[int, int, int], float]
+) -> float | list[float]:
+    """Return ratio(tp, fp, fn), averaged over the classes that were predicted or are true."""
+    classes = [column[:3] for column in _per_class(sums)]
+    if average == "none":
+        return [ratio(*column) if any(column) else math.nan for column in classes]
+    if average == "micro":
+        classes = [[sum(numbers) for numbers in zip(*classes, strict=True)]]
+    values = [ratio(*column) for column in classes if any(column)]
+    return _ratio(math.fsum(values), len(values))
 
 
 def _accuracy_of(sums: Tensor) -> float:
@@ -138,470 +208,234 @@ def _accuracy_of(sums: Tensor) -> float:
     return _ratio(right, sum(classes[0]))
 
 
-def _of_batch(metric: Any, pred: Tensor, target: Tensor) -> Tensor:
-    return torch.tensor(metric.compute(metric.counts(pred, target)), device=pred.device)
+def _of_batch(metric: Any, pred: Tensor, target: Tensor, *options: Any) -> Tensor:
+    """Return the value of one batch; options: average and what else the counts take."""
+    sums = metric.counts(pred, target, *options)
+    return torch.tensor(metric.compute(sums, *options[:1]), device=pred.device)
 
 
-def accuracy(pred: Tensor, target: Tensor) -> Tensor:
+def accuracy(pred: Tensor, target: Tensor, k: int = 1, ignore_index: int | None = None) -> Tensor:
     """Return the share of right decisions.
 
     Args:
         pred: (N, K, ...) float, logits of K classes; or any shape, logits of yes against no.
         target: (N, ...) integer, class indices 0..K - 1; or the shape of pred (or that without its
             only channel), 1 inside the object, 0 outside.
+        k: of several classes, it is right to have the true one among the k highest logits.
+        ignore_index: value of the target where a sample or pixel is left out.
 
     Returns:
         Scalar float in [0, 1].
 
     Raises:
         TypeError: pred or target is no tensor.
-        ValueError: the shapes do not fit, or a class index is outside 0..K - 1.
+        ValueError: the shapes do not fit, a class index is outside 0..K - 1 and is not
+            ignore_index, or k is below 1, or above it without classes.
     """
-    return _of_batch(accuracy, pred, target)
+    sums = _count_decisions(pred, target, ignore_index=ignore_index, k=k)
+    return torch.tensor(_accuracy_of(sums), device=pred.device)
 
 
-def precision(pred: Tensor, target: Tensor) -> Tensor:
+def precision(
+    pred: Tensor,
+    target: Tensor,
+    average: Average | None = None,
+    ignore_index: int | None = None,
+) -> Tensor:
     """Return the share of true among the found, tp / (tp + fp).
 
-    Binary and multilabel: of all decisions together. Multiclass: the mean over the classes that
-    occur in prediction or truth. Nothing found is 0. Same as scikit-learn's `precision_score`
-    with average "binary", "micro" and "macro".
+    Nothing found is 0. Same as scikit-learn's `precision_score` with zero_division 0.
 
     Args:
         pred: see `accuracy`.
         target: see `accuracy`.
+        average: "macro": the mean over the classes or labels that occur in prediction or truth;
+            "micro": of the decisions of all together; "none": a value for each, nan where it
+            occurs in neither. None is macro for class indices, micro for a multilabel target.
+            A binary target has one value, that of 1.
+        ignore_index: see `accuracy`. If it is a class, that class has no value.
 
     Returns:
-        Scalar float in [0, 1].
+        Scalar float in [0, 1]; (K,) with "none".
+
+    Raises:
+        TypeError: pred or target is no tensor.
+        ValueError: the shapes do not fit, a class index is outside 0..K - 1 and is not
+            ignore_index, or average is none of the above.
     """
-    return _of_batch(precision, pred, target)
+    return _of_batch(precision, pred, target, average, ignore_index)
 
 
-def recall(pred: Tensor, target: Tensor) -> Tensor:
+def recall(
+    pred: Tensor,
+    target: Tensor,
+    average: Average | None = None,
+    ignore_index: int | None = None,
+) -> Tensor:
     """Return the share of found among the true, tp / (tp + fn).
 
-    The rules are those of `precision`; nothing true is 0.
-
-    Args:
-        pred: see `accuracy`.
-        target: see `accuracy`.
-
-    Returns:
-        Scalar float in [0, 1].
+    Arguments and rules are those of `precision`; nothing true is 0.
     """
-    return _of_batch(recall, pred, target)
+    return _of_batch(recall, pred, target, average, ignore_index)
 
 
-def f1(pred: Tensor, target: Tensor) -> Tensor:
-    """Return the harmonic mean of precision and recall, 2 tp / (2 tp + fp + fn).
+def f1(
+    pred: Tensor,
+    target: Tensor,
+    average: Average | None = None,
+    ignore_index: int | None = None,
+) -> Tensor:
+    """Return the harmonic mean of precision and recall (Dice), 2 tp / (2 tp + fp + fn).
 
-    The rules are those of `precision`; nothing found and nothing true is 0.
-
-    Args:
-        pred: see `accuracy`.
-        target: see `accuracy`.
-
-    Returns:
-        Scalar float in [0, 1].
+    Arguments and rules are those of `precision`; nothing found and nothing true is 0.
     """
-    return _of_batch(f1, pred, target)
+    return _of_batch(f1, pred, target, average, ignore_index)
 
 
-def iou(pred: Tensor, target: Tensor) -> Tensor:
+def iou(
+    pred: Tensor,
+    target: Tensor,
+    average: Average | None = None,
+    ignore_index: int | None = None,
+) -> Tensor:
     """Return the intersection over the union (Jaccard index), tp / (tp + fp + fn).
 
-    The rules are those of `precision`; nothing found and nothing true is 0.
-
-    Args:
-        pred: see `accuracy`.
-        target: see `accuracy`.
-
-    Returns:
-        Scalar float in [0, 1].
+    Arguments and rules are those of `precision`; nothing found and nothing true is 0.
     """
-    return _of_batch(iou, pred, target)
+    return _of_batch(iou, pred, target, average, ignore_index)
 
 
 accuracy.counts = _count_decisions
 accuracy.compute = _accuracy_of
 precision.counts = _count_decisions
-precision.compute = partial(_macro, ratio=lambda tp, fp, fn: _ratio(tp, tp + fp))
+precision.compute = partial(_score, ratio=lambda tp, fp, fn: _ratio(tp, tp + fp))
 recall.counts = _count_decisions
-recall.compute = partial(_macro, ratio=lambda tp, fp, fn: _ratio(tp, tp + fn))
+recall.compute = partial(_score, ratio=lambda tp, fp, fn: _ratio(tp, tp + fn))
 f1.counts = _count_decisions
-f1.compute = partial(_macro, ratio=lambda tp, fp, fn: _ratio(2 * tp, 2 * tp + fp + fn))
+f1.compute = partial(_score, ratio=lambda tp, fp, fn: _ratio(2 * tp, 2 * tp + fp + fn))
 iou.counts = _count_decisions
-iou.compute = partial(_macro, ratio=lambda tp, fp, fn: _ratio(tp, tp + fp + fn))
+iou.compute = partial(_score, ratio=lambda tp, fp, fn: _ratio(tp, tp + fp + fn))
 
 
-# ---- METRICS of a config
+# ---- numbers
 
 
-def _is_ignite(metric: Any, name: str = "Metric") -> bool:
-    """Tell whether this is an Ignite metric, whose package then is loaded and is not imported."""
-    cls = getattr(sys.modules.get("ignite.metrics"), name, None)
-    return cls is not None and isinstance(metric, cls)
+def _sum_errors(pred: Tensor, target: Tensor, average: Average | None = None) -> Tensor:
+    """Add up what mae, rmse and r2 are made of, on the device of pred.
 
-
-def _unwrap(metric: Any) -> Any:
-    """Return the function inside Ignite's `Loss(function)`, anything else as it is.
-
-    `Loss` takes the mean over batches, which for a ratio such as F1 is not that of the data set.
+    Returns:
+        (5, K) float64: number of values, sums of |error|, error^2, target and target^2. K is 1
+        unless `average` asks for each output.
     """
-    # The very class: one derived from Loss has a reason for it.
-    if type(metric) is not getattr(sys.modules.get("ignite.metrics"), "Loss", None):
-        return metric
-    # With a transform of its own, Ignite decides what the function is given.
-    default = inspect.signature(type(metric)).parameters["output_transform"].default
-    # pylint: disable-next=protected-access
-    return metric._loss_fn if metric._output_transform is default else metric
-
-
-def _name(metric: Any) -> str:
-    if isinstance(metric, partial):
-        return _name(metric.func)
-    return getattr(metric, "__name__", type(metric).__name__)
-
-
-def as_metrics(metrics: Mapping[str, Any] | Sequence[Any] | None) -> dict[str, Any]:
-    """Return the METRICS of a config as a new dict: name -> metric.
-
-    Metrics of a list are named by their `__name__`, objects by their class. Ignite's
-    `Loss(function)` becomes the function. Classes, and partials of classes, stay as they are.
-
-    Raises:
-        TypeError: neither a dict, nor a list, nor None.
-        ValueError: an entry is no metric, or two of a list have one name; all are told at once.
-    """
-    if metrics is None:
-        return {}
-    if isinstance(metrics, Mapping):
-        named = [(name, _unwrap(metric)) for name, metric in metrics.items()]
-    elif isinstance(metrics, Sequence) and not isinstance(metrics, str):
-        named = [(_name(metric), metric) for metric in map(_unwrap, metrics)]
-    else:
-        raise TypeError(
-            f"METRICS: expected a dict or a list of metrics, got {metrics!r}. "
-            'Write {"name": metric} or [metric].'
+    _check_average(average)
+    pred, target = _fit_shapes(pred, target)
+    if pred.shape != target.shape:
+        raise ValueError(
+            f"metrics: expected pred and target of one shape, got {tuple(pred.shape)} and "
+            f"{tuple(target.shape)} of {target.dtype}. Of class indices take accuracy or f1."
         )
-    problems = [
-        f"METRICS[{name!r}]: expected a function (pred, target), or a torchmetrics or Ignite "
-        f"metric, got {metric!r}. Give the function or the object itself."
-        for name, metric in named
-        if not callable(metric) and not hasattr(metric, "compute")
-    ]
-    names = [name for name, _ in named]
-    problems += [
-        f"METRICS: expected one name for each metric, got {name!r} {names.count(name)} times. "
-        "Use a dict to name them."
-        for name in dict.fromkeys(names)
-        if names.count(name) > 1
-    ]
-    if problems:
-        raise ValueError("\n".join(problems))
-    return dict(named)
-
-
-# ---- the bag
-
-
-def _is_class(metric: Any) -> bool:
-    return isinstance(metric.func if isinstance(metric, partial) else metric, type)
-
-
-def _counts_form(metric: Any) -> tuple[Callable, Callable] | None:
-    """Return counts and compute of a metric that has them, else None.
-
-    The arguments of a partial are bound to the one that knows them by name; if none does, the
-    partial has no counts form.
-    """
-    if hasattr(metric, "counts"):
-        return metric.counts, metric.compute
-    if not isinstance(metric, partial) or not hasattr(metric.func, "counts") or metric.args:
-        return None
-    form = metric.func.counts, metric.func.compute
-    known = [inspect.signature(function).parameters for function in form]
-    if any(key not in known[0] and key not in known[1] for key in metric.keywords):
-        return None
-    counts, compute = (
-        partial(function, **{k: v for k, v in metric.keywords.items() if k in names})
-        for function, names in zip(form, known, strict=True)
+    target = target.double()
+    error = pred.double() - target
+    sums = (
+        _sum(torch.ones_like(target, dtype=torch.bool), average),
+        _sum(error.abs(), average),
+        _sum(error.square(), average),
+        _sum(target, average),
+        _sum(target.square(), average),
     )
-    return counts, compute
+    return torch.stack(sums)
 
 
-def _updated_parts(metric: Any) -> list[Any]:
-    """Return the objects to update for a metric: itself, or what an Ignite metric is made of.
-
-    Ignite's mIoU or Fbeta read other metrics, which may be shared and have their own transform.
-    """
-    if not _is_ignite(metric, "MetricsLambda"):
-        return [metric]
-    members = [member for member in (*metric.args, *metric.kwargs.values()) if _is_ignite(member)]
-    return [part for member in members for part in _updated_parts(member)]
+def _error(
+    sums: Tensor, average: Average | None = None, *, value: Callable[..., float]
+) -> float | list[float]:
+    values = [value(*column) for column in sums.T.tolist()]
+    return values if average == "none" else math.fsum(values) / len(values)
 
 
-def _leaves(value: Any) -> list[Any]:
-    """Return what dicts and tuples hold at any depth, in order."""
-    if type(value) is dict:
-        value = tuple(value.values())
-    if type(value) is tuple:
-        return [leaf for part in value for leaf in _leaves(part)]
-    return [value]
+def _r2_of(n: float, _: float, squares: float, total: float, total_squares: float) -> float:
+    spread = total_squares - _ratio(total * total, n)
+    # What rounding leaves of a constant target is no spread.
+    if spread <= 1e-10 * total_squares:
+        return float(squares == 0)
+    return 1 - squares / spread
 
 
-def _map(function: Callable, *values: Any) -> Any:
-    """Apply a function to the tensors at the same place of dicts and tuples of one structure.
-
-    Lists and other containers are no structure: a list may hold one entry per sample.
-    """
-    first = values[0]
-    if type(first) is dict:
-        return {key: _map(function, *(value[key] for value in values)) for key in first}
-    if type(first) is tuple:
-        return tuple(_map(function, *parts) for parts in zip(*values, strict=True))
-    return function(*values) if isinstance(first, Tensor) else first
-
-
-def _plain(x: Tensor) -> Tensor:
-    x = x.detach()
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def _batch_size(pred: Any, target: Any) -> int:
-    for leaf in _leaves((pred, target)):
-        if isinstance(leaf, Tensor) and leaf.ndim:
-            return len(leaf)
-    raise TypeError(
-        "Metrics.update: expected a tensor with a batch axis in pred or target, got "
-        f"{type(pred).__name__} and {type(target).__name__}. Give tensors, or dicts of tensors."
-    )
-
-
-def _flatten(name: str, result: Any) -> dict[str, float]:
-    """Return a number as {name: number}, a vector or a dict as {name_<index or key>: number}."""
-    if hasattr(result, "tolist"):
-        result = result.tolist()
-    if isinstance(result, Mapping):
-        items = list(result.items())
-    elif isinstance(result, (list, tuple)):
-        items = list(enumerate(result))
-    else:
-        return {name: float(result)}
-    if len(items) == 1 and not isinstance(result, Mapping):
-        return _flatten(name, items[0][1])
-    return {k: v for key, part in items for k, v in _flatten(f"{name}_{key}", part).items()}
-
-
-def _mean(values: Sequence[float], weights: Sequence[int]) -> float:
-    """Return the weighted mean in float64, the same for any order of the values."""
-    if len(values) == 1:
-        return values[0]
-    terms = [value * weight for value, weight in zip(values, weights, strict=True)]
-    # fsum raises on inf - inf, where a sum is nan.
-    total = math.fsum(terms) if all(map(math.isfinite, terms)) else sum(terms)
-    return total / sum(weights)
-
-
-class Metrics:
-    """Hold the metrics of a config and compute them over a whole set of batches.
-
-    A metric is one of:
-    - a function with a counts form (the kit's own, or yours): exact, and equal for any batch size;
-    - a torchmetrics metric, or another object with `reset`, `update(pred, target)` and `compute`;
-    - an Ignite metric, also one made of others, with its own output transform;
-    - a function giving one value per sample, (N,) float: the mean over the set, in float64;
-    - a function giving anything else: evaluated once on the whole set, kept on the CPU up to
-      KEEP_BYTES and moved to the device for that. A larger set, or one with samples of different
-      sizes, is evaluated in parts as large as fit; the result is the mean of the parts weighted by
-      their samples, and a warning says so once.
-    A class, or a partial of one, is instantiated here. Objects are used as given, not copied: two
-    bags at work at the same time need two objects, so give both the class.
+def mae(pred: Tensor, target: Tensor, average: Average | None = None) -> Tensor:
+    """Return the mean absolute error.
 
     Args:
-        metrics: the METRICS of a config, see `as_metrics`.
-        device: where the predictions are; metrics that are modules are moved there.
+        pred: (N, ...) float.
+        target: the shape of pred, or that without its only channel.
+        average: "macro": the mean of the values of the outputs (channels, axis 1), as scikit-learn
+            has it; "none": a value for each. None and "micro": of all values together.
+
+    Returns:
+        Scalar float, in the unit of the target; (K,) with "none".
 
     Raises:
-        TypeError, ValueError: see `as_metrics`.
+        TypeError: pred or target is no tensor.
+        ValueError: the shapes do not fit, or average is none of the above.
     """
+    return _of_batch(mae, pred, target, average)
 
-    def __init__(
-        self,
-        metrics: Mapping[str, Any] | Sequence[Any] | None,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        self._device = torch.device(device)
-        self._counted: dict[str, tuple[Callable, Callable]] = {}
-        self._objects: dict[str, Any] = {}
-        self._functions: dict[str, Callable] = {}
-        metrics = as_metrics(metrics)
-        self._names = list(metrics)
-        for name, metric in metrics.items():
-            metric = _unwrap(metric() if _is_class(metric) else metric)
-            if isinstance(metric, torch.nn.Module):
-                metric = metric.to(self._device)
-            # First, as Ignite's metrics make up any attribute that is asked for.
-            if all(hasattr(metric, method) for method in ("reset", "update", "compute")):
-                self._objects[name] = metric
-            elif form := _counts_form(metric):
-                self._counted[name] = form
-            else:
-                self._functions[name] = metric
-        parts = [part for metric in self._objects.values() for part in _updated_parts(metric)]
-        self._updated = list({id(part): part for part in parts}.values())
-        self._per_sample: dict[str, bool] = {}  # learnt from a function's first result
-        self._said: set[str] = set()
-        self.reset()
 
-    def reset(self) -> None:
-        """Forget all batches."""
-        self._num_samples = 0
-        self._sums: dict[Callable, Tensor] = {}
-        self._values: dict[str, list[Tensor]] = {name: [] for name in self._functions}
-        self._kept: list[tuple[Any, Any]] = []
-        self._kept_bytes = 0
-        self._kept_shapes: list[Any] = []
-        self._parts: list[tuple[int, dict[str, dict[str, float]]]] = []
-        for metric in self._objects.values():
-            metric.reset()
+def rmse(pred: Tensor, target: Tensor, average: Average | None = None) -> Tensor:
+    """Return the root of the mean squared error. Arguments are those of `mae`."""
+    return _of_batch(rmse, pred, target, average)
 
-    @torch.no_grad()
-    def update(self, pred: Any, target: Any) -> None:
-        """Take in one batch.
 
-        Args:
-            pred: (N, ...) float, logits, or dicts and tuples of such; half precision becomes
-                float32.
-            target: (N, ...), the truth, or dicts and tuples of such.
+def r2(pred: Tensor, target: Tensor, average: Average | None = None) -> Tensor:
+    """Return the coefficient of determination: 1 is perfect, 0 is the mean of the target.
 
-        Raises:
-            TypeError: no tensor in pred and target.
-            ValueError: a function gave one value per sample in the first batch and no more.
-        """
-        pred = _map(_plain, pred)
-        n = _batch_size(pred, target)
-        self._num_samples += n
-        # The kit's metrics share one counting function: it runs once.
-        for counts in dict.fromkeys(counts for counts, _ in self._counted.values()):
-            sums = counts(pred, target)
-            self._sums[counts] = self._sums[counts] + sums if counts in self._sums else sums
-        for metric in self._updated:
-            if _is_ignite(metric):
-                # Its `update` alone would skip the output transform.
-                state = SimpleNamespace(output=(pred, target))
-                metric.iteration_completed(SimpleNamespace(state=state))
-            else:
-                metric.update(pred, target)
-        for name, function in self._functions.items():
-            if self._per_sample.get(name, True):
-                self._update_function(name, function(pred, target), n)
-        if not all(self._per_sample.values()):
-            self._keep(pred, target)
+    Arguments are those of `mae`. Of a target that is constant (its spread is below 1e-5 of its
+    size) it is 1 without any error and 0 with one, which is scikit-learn's rule.
+    """
+    return _of_batch(r2, pred, target, average)
 
-    def _update_function(self, name: str, result: Any, n: int) -> None:
-        if name not in self._per_sample:
-            is_vector = isinstance(result, Tensor) and result.ndim > 0
-            self._per_sample[name] = is_vector and result.numel() == n
-        if self._per_sample[name]:
-            if result.numel() != n:
-                raise ValueError(
-                    f"METRICS[{name!r}]: expected one value per sample, ({n},), as in the first "
-                    f"batch, got {tuple(result.shape)}. Return (N,) always, or a scalar or a dict."
-                )
-            self._values[name].append(result.reshape(-1))
 
-    def _keep(self, pred: Any, target: Any) -> None:
-        """Keep a batch for the functions of the whole set; first evaluate what it cannot join."""
-        leaves = _leaves((pred, target))
-        shapes = [x.shape[1:] if isinstance(x, Tensor) and x.ndim else None for x in leaves]
-        size = sum(x.nbytes for x in leaves if isinstance(x, Tensor))
-        if self._kept:
-            reason = ""
-            if shapes != self._kept_shapes or None in shapes:
-                reason = "the batches differ in form"
-            elif self._kept_bytes + size > KEEP_BYTES:
-                reason = f"the set needs more than {KEEP_BYTES} bytes"
-            if reason:
-                self._warn(reason)
-                self._parts.append(self._evaluate())
-                self._kept, self._kept_bytes = [], 0
-        self._kept.append(_map(Tensor.cpu, (pred, target)))
-        self._kept_bytes += size
-        self._kept_shapes = shapes
+mae.counts = _sum_errors
+mae.compute = partial(_error, value=lambda n, absolute, *_: _ratio(absolute, n))
+rmse.counts = _sum_errors
+rmse.compute = partial(_error, value=lambda n, _, squares, *__: math.sqrt(_ratio(squares, n)))
+r2.counts = _sum_errors
+r2.compute = partial(_error, value=_r2_of)
 
-    def _warn(self, reason: str) -> None:
-        if reason not in self._said:
-            self._said.add(reason)
-            names = ", ".join(name for name, known in self._per_sample.items() if not known)
-            logging.getLogger("plumbline").warning(
-                "METRICS: %s: %s. The value is a mean of parts weighted by their samples, not that "
-                "of the whole set. A counts form or one value per sample would be exact.",
-                names,
-                reason,
-            )
 
-    def _evaluate(self) -> tuple[int, dict[str, dict[str, float]]]:
-        """Evaluate the functions of the whole set on the batches kept."""
+# ---- embeddings
 
-        def join(*parts: Tensor) -> Tensor:
-            return (torch.cat(parts) if len(parts) > 1 else parts[0]).to(self._device)
 
-        pred, target = _map(join, *self._kept)
-        results = {
-            name: _flatten(name, function(pred, target))
-            for name, function in self._functions.items()
-            if not self._per_sample[name]
-        }
-        return _batch_size(pred, target), results
+def recall_at_k(pred: Tensor, target: Tensor, k: int = 1) -> Tensor:
+    """Return the share of samples with one of their own identity among the k nearest others.
 
-    @torch.no_grad()
-    def gather(self) -> None:
-        """Take in what the bags of the other processes hold, in the order of one process.
+    Near is a high cosine. A sample that is the only one of its identity is left out; without any
+    other the value is nan. It is a function of the whole set: `Metrics` keeps the embeddings.
 
-        Collective; once, before `compute`. Each process has had the batches r, r + W, ... of W
-        processes, one at least. Objects do it themselves in their `compute`.
-        """
-        if world_size() == 1:
-            return
-        sums = [value.cpu() for value in self._sums.values()]
-        values = {name: [v.cpu() for v in own] for name, own in self._values.items()}
-        bags = gather((self._num_samples, sums, values, self._kept, self._parts))
-        numbers, sums, values, kept, parts = zip(*bags, strict=True)
-        self._num_samples = sum(numbers)
-        self._sums = dict(zip(self._sums, map(sum, zip(*sums, strict=True)), strict=True))
-        self._values = {name: interleave([v[name] for v in values]) for name in self._values}
-        self._parts = [part for own in parts for part in own]
-        self._kept, self._kept_bytes = [], 0
-        for pred, target in interleave(kept):
-            self._keep(pred, target)
+    Args:
+        pred: (N, D) float, embeddings; they need not be of length 1.
+        target: (N,) integer, identities.
+        k: from 1 on.
 
-    @torch.no_grad()
-    def compute(self) -> dict[str, float]:
-        """Return the value of each metric over all batches since the last reset.
+    Returns:
+        Scalar float in [0, 1].
 
-        A result that is a vector or a dict becomes name_0, name_1, ... or name_<key>. Before the
-        first batch there is no value: nan for each name.
-
-        Raises:
-            ValueError: a counted metric met class indices outside 0..K - 1.
-        """
-        if not self._num_samples:
-            return dict.fromkeys(self._names, math.nan)
-        sums = {counts: value.cpu() for counts, value in self._sums.items()}
-        parts = self._parts + ([self._evaluate()] if self._kept else [])
-        values: dict[str, float] = {}
-        for name in self._names:
-            if name in self._counted:
-                counts, compute = self._counted[name]
-                values |= _flatten(name, compute(sums[counts]))
-            elif name in self._objects:
-                values |= _flatten(name, self._objects[name].compute())
-            elif self._per_sample[name]:
-                samples = torch.cat(self._values[name]).tolist()
-                values[name] = _mean(samples, [1] * len(samples))
-            else:
-                for key in dict.fromkeys(key for _, results in parts for key in results[name]):
-                    having = [(n, results[name]) for n, results in parts if key in results[name]]
-                    values[key] = _mean([part[key] for _, part in having], [n for n, _ in having])
-        return values
+    Raises:
+        ValueError: the shapes do not fit, or k is below 1.
+    """
+    if pred.ndim != 2 or target.shape != pred.shape[:1] or k < 1:
+        raise ValueError(
+            f"recall_at_k: expected pred (N, D), target (N,) and k from 1 on, got "
+            f"{tuple(pred.shape)}, {tuple(target.shape)} and {k}. Correct them."
+        )
+    unit = F.normalize(pred.float())
+    hits, pairs = [], []
+    n_rows = max(1, TABLE_CELLS // len(unit))
+    for start in range(0, len(unit), n_rows):
+        rows = slice(start, start + n_rows)
+        nearness = unit[rows] @ unit.T  # (rows, N)
+        nearness.diagonal(start).fill_(-math.inf)
+        same = target[rows, None] == target
+        nearest = nearness.topk(min(k, len(unit) - 1), dim=1).indices
+        hits.append(same.gather(1, nearest).any(1).sum())
+        pairs.append((same.sum(1) > 1).sum())
+    return sum(hits) / sum(pairs)

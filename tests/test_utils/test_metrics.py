@@ -1,20 +1,28 @@
-import json
-import logging
+import itertools
 import math
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
-import numpy as np
 import pytest
 import sklearn.metrics
 import torch
 
 import utils.metrics
-from utils.metrics import Metrics, accuracy, as_metrics, f1, iou, precision, recall
+from utils.metrics import (
+    Metrics,
+    accuracy,
+    f1,
+    iou,
+    mae,
+    precision,
+    r2,
+    recall,
+    recall_at_k,
+    rmse,
+)
 
-KIT = {"accuracy": accuracy, "precision": precision, "recall": recall, "f1": f1, "iou": iou}
+SCORES = {"precision": precision, "recall": recall, "f1": f1, "iou": iou}
+KIT = {"accuracy": accuracy, **SCORES}
+ERRORS = {"mae": mae, "rmse": rmse, "r2": r2}
 
 
 @pytest.fixture(autouse=True)
@@ -44,17 +52,7 @@ def multiclass(n, num_classes, *pixels, present=None):
     return pred + torch.nn.functional.one_hot(target, num_classes).movedim(-1, 1), target
 
 
-def soft_iou(pred, target):
-    """A scalar function: the mean of its values over batches is not its value on the set."""
-    prob = pred.sigmoid()
-    return (prob * target).sum() / (prob + target - prob * target).sum()
-
-
-def absolute_error(pred, target):
-    return (pred.sigmoid() - target).abs().flatten(1).mean(1)
-
-
-# ---- the functions
+# ---- decisions
 
 
 @pytest.mark.parametrize("shape", [(8,), (2, 4), (8, 1)])
@@ -76,6 +74,49 @@ def test_values_by_hand_multiclass():
     assert recall(pred, target).item() == pytest.approx((1 + 1 / 2 + 0) / 3)
     assert f1(pred, target).item() == pytest.approx((2 / 3 + 2 / 4 + 0) / 3)
     assert iou(pred, target).item() == pytest.approx((1 / 2 + 1 / 3 + 0) / 3)
+
+
+def test_values_of_each_class_and_of_all_together_by_hand():
+    pred = torch.eye(4)[[0, 0, 1, 1]]  # class 3 occurs nowhere
+    target = torch.tensor([0, 1, 1, 2])
+    want = {precision: [1 / 2, 1 / 2, 0], recall: [1, 1 / 2, 0], iou: [1 / 2, 1 / 3, 0]}
+    for metric, values in want.items():
+        found = metric(pred, target, average="none")
+        assert found.shape == (4,) and found[3].isnan()
+        assert found[:3].tolist() == pytest.approx(values)
+        assert metric(pred, target, average="macro") == metric(pred, target)
+    assert precision(pred, target, average="micro").item() == 2 / 4
+    assert iou(pred, target, average="micro").item() == pytest.approx(2 / 6)
+
+
+def test_values_of_each_label_by_hand():
+    pred = torch.tensor([[1.0, 1], [1, -1], [-1, -1]])
+    target = torch.tensor([[1.0, 1], [0, 1], [1, 0]])
+    assert recall(pred, target, average="none").tolist() == [0.5, 0.5]
+    assert precision(pred, target, average="none").tolist() == [0.5, 1]
+    assert precision(pred, target, average="macro").item() == 0.75
+    assert precision(pred, target).item() == pytest.approx(2 / 3)
+    assert precision(pred, target, average="micro") == precision(pred, target)
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1), (2, 1, 3)])
+@pytest.mark.parametrize("metric", SCORES.values(), ids=SCORES)
+def test_a_binary_target_has_one_value_whatever_the_average(metric, shape):
+    pred = torch.tensor([1.0, 2, 3, -1, -2, 1]).reshape(shape)
+    target = torch.tensor([1.0, 1, 0, 1, 0, 1]).reshape(shape)
+    want = metric(pred, target).item()
+    for average in ("macro", "micro", "none"):
+        assert metric(pred, target, average=average).tolist() in (want, [want])
+        if len(shape) > 1:  # the same without the channel
+            assert metric(pred, target.squeeze(1), average=average).tolist() in (want, [want])
+
+
+def test_the_true_class_among_the_k_highest_by_hand():
+    pred = torch.tensor([[3.0, 2, 1, 0], [3, 2, 1, 0], [0, 1, 2, 3], [0, 1, 2, 3]])
+    target = torch.tensor([1, 2, 3, 0])
+    values = [accuracy(pred, target, k=k).item() for k in (1, 2, 3, 4, 9)]
+    assert values == [1 / 4, 2 / 4, 3 / 4, 1, 1]
+    assert accuracy(torch.zeros(40, 4), target.repeat(10), k=2).item() == 0.5  # no ties for free
 
 
 @pytest.mark.parametrize("metric", KIT.values(), ids=KIT)
@@ -107,6 +148,49 @@ def test_nothing_by_nothing_is_zero(metric):
     assert metric(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)).item() == 0
 
 
+@pytest.mark.parametrize("metric", KIT.values(), ids=KIT)
+@pytest.mark.parametrize("shape", [(8, 3), (8, 3, 4, 4), (8, 1, 4, 4)])
+@pytest.mark.parametrize(
+    ("dtype", "ignore_index"),
+    [(torch.uint8, 255), *itertools.product([torch.int64, torch.float32], [255, -100])],
+)
+def test_what_is_left_out_could_as_well_be_missing(metric, shape, dtype, ignore_index):
+    pred, target = binary(*shape) if dtype == torch.float32 else multiclass(*shape)
+    if dtype != torch.float32 and shape[1] == 1:
+        target = (pred[:, 0] > 0.5).long()
+    kept = torch.rand(target.shape, generator=torch.Generator().manual_seed(3)) < 0.7
+    masked = target.to(dtype).masked_fill(~kept, ignore_index)
+    if pred.shape == target.shape:
+        want = metric(pred[kept], target[kept])
+    else:
+        want = metric(pred.movedim(1, -1)[kept], target[kept])
+    assert metric(pred, masked, ignore_index=ignore_index) == want
+    assert metric(pred, target) == metric(pred, target.to(dtype), ignore_index=ignore_index)
+    everything = torch.full_like(masked, ignore_index)
+    assert metric(pred, everything, ignore_index=ignore_index) == 0
+
+
+def test_a_number_that_bytes_do_not_have_leaves_out_none_of_them():
+    target = torch.tensor([156, 1], dtype=torch.uint8)  # -100 as a byte
+    pred = torch.eye(200)[target.long()]
+    assert f1(pred, target, ignore_index=-100, average="none")[[1, 156]].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_a_class_that_is_left_out_has_no_value_and_no_part_in_the_mean(name):
+    pred, target = multiclass(200, 3)
+    kept, found = target != 0, pred.argmax(1)
+    score = getattr(sklearn.metrics, f"{name}_score".replace("iou", "jaccard"))
+    given = dict(labels=[1, 2], zero_division=0)
+    values = SCORES[name](pred, target, average="none", ignore_index=0)
+    want = score(target[kept], found[kept], average=None, **given)
+    assert values[0].isnan() and values[1:].tolist() == pytest.approx(want.tolist())
+    for average in ("macro", "micro"):
+        want = score(target[kept], found[kept], average=average, **given)
+        value = SCORES[name](pred, target, average=average, ignore_index=0)
+        assert value.item() == pytest.approx(want)
+
+
 def test_f1_is_the_harmonic_mean_of_precision_and_recall():
     pred, target = binary(50)
     p, r = precision(pred, target).item(), recall(pred, target).item()
@@ -133,6 +217,7 @@ def test_half_precision(dtype):
 def test_class_indices_may_be_bytes():
     pred, target = multiclass(6, 3, 4, 4)
     assert f1(pred, target.to(torch.uint8)) == f1(pred, target)
+    assert accuracy(pred, target.to(torch.uint8), k=2) == accuracy(pred, target, k=2)
 
 
 @pytest.mark.parametrize(
@@ -167,9 +252,28 @@ def test_a_label_that_is_no_class_is_an_error(metric, label):
         ValueError, match=r"expected class indices 0\.\.2 in the target, got 2 values"
     ):
         metric(torch.zeros(4, 3), torch.tensor([0, label, 2, label]))
+    other = 7  # what is left out is no excuse for another value
+    with pytest.raises(ValueError, match="got 1 values outside.* stands for no class"):
+        metric(torch.zeros(4, 3), torch.tensor([0, label, 2, other]), ignore_index=label)
 
 
-# ---- counted metrics on a set
+@pytest.mark.parametrize("metric", [*SCORES.values(), *ERRORS.values()])
+@pytest.mark.parametrize("data", [binary(8, 2), multiclass(8, 3)], ids=["numbers", "classes"])
+def test_an_average_that_there_is_not_is_an_error(metric, data):
+    with pytest.raises(
+        ValueError, match="expected average as one of None, 'macro', .*, got 'weighted'"
+    ):
+        metric(*data, average="weighted")
+
+
+def test_k_must_fit():
+    with pytest.raises(ValueError, match=r"expected k from 1 on, .* got 0 for pred \(8, 3\)"):
+        accuracy(*multiclass(8, 3), k=0)
+    with pytest.raises(ValueError, match=r"1 for yes against no, got 2 for pred \(8, 3\)"):
+        accuracy(*binary(8, 3), k=2)
+
+
+# ---- decisions on a set
 
 
 def expected(pred, target):
@@ -209,517 +313,280 @@ def test_counted_metrics_are_those_of_the_set_for_any_batch_size(data):
     assert list(results[0]) == list(KIT)
 
 
+OPTIONS = {
+    **{f"{name}, none": partial(metric, average="none") for name, metric in SCORES.items()},
+    **{f"{name}, macro": partial(metric, average="macro") for name, metric in SCORES.items()},
+    **{f"{name}, micro": partial(metric, average="micro") for name, metric in SCORES.items()},
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["multilabel", "multiclass", "multilabel pixels", "multiclass pixels"]
+)
+def test_averages_are_those_of_scikit_learn_for_any_batch_size(name):
+    pred, target = SETS[name]
+    results = [run(OPTIONS, pred, target, batch_size) for batch_size in (1, 7, 64)]
+    assert results[0] == results[1] == results[2]
+    truth, found = target.flatten(), pred.argmax(1).flatten()
+    if pred.shape == target.shape:
+        truth, found = (x.movedim(1, -1).flatten(0, -2) for x in (target > 0.5, pred > 0))
+    for average in ("none", "macro", "micro"):
+        given = dict(average=None if average == "none" else average, zero_division=0)
+        want = {
+            "precision": sklearn.metrics.precision_score(truth, found, **given),
+            "recall": sklearn.metrics.recall_score(truth, found, **given),
+            "f1": sklearn.metrics.f1_score(truth, found, **given),
+            "iou": sklearn.metrics.jaccard_score(truth, found, **given),
+        }
+        for score, value in want.items():
+            key = f"{score}, {average}"
+            if average == "none":
+                keys = [f"{key}_{i}" for i in range(pred.shape[1])]
+                assert [results[0][key] for key in keys] == pytest.approx(list(value), abs=1e-12)
+            else:
+                assert results[0][key] == pytest.approx(value, abs=1e-12)
+
+
+def test_top_k_is_that_of_scikit_learn_for_any_batch_size():
+    pred, target = SETS["multiclass"]
+    results = [run({"top2": partial(accuracy, k=2)}, pred, target, n) for n in (1, 7, 64)]
+    assert results[0] == results[1] == results[2]
+    want = sklearn.metrics.top_k_accuracy_score(target, pred, k=2)
+    assert results[0]["top2"] == pytest.approx(want, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["binary pixels", "multilabel pixels", "multiclass pixels"])
+def test_what_is_left_out_of_a_set_is_left_out_for_any_batch_size(name):
+    pred, target = SETS[name]
+    kept = torch.rand(target.shape, generator=torch.Generator().manual_seed(3)) < 0.7
+    kept[:9] = False  # batches with nothing to count
+    masked = target.masked_fill(~kept, 255)
+    bag = Metrics({name: partial(metric, ignore_index=255) for name, metric in KIT.items()})
+    results = [run(bag, pred, masked, batch_size) for batch_size in (1, 7, 64)]
+    assert results[0] == results[1] == results[2]
+    if pred.ndim == target.ndim:
+        want = expected(pred[kept], target[kept])
+    elif pred.shape[1] == 1:
+        want = expected(pred[:, 0][kept], target[kept])
+    else:
+        want = expected(pred.movedim(1, -1)[kept], target[kept])
+    assert results[0] == pytest.approx(want, abs=1e-12)
+
+
 def test_order_of_the_batches_does_not_matter():
     pred, target = multiclass(64, 3)
     order = torch.randperm(64, generator=torch.Generator().manual_seed(2))
     assert run(KIT, pred, target, 5) == run(KIT, pred[order], target[order], 5)
 
 
-@pytest.mark.slow  # importing torchmetrics takes seconds
-def test_macro_f1_equals_torchmetrics():
-    torchmetrics = pytest.importorskip("torchmetrics")
-    for pred, target in (SETS["multiclass"], SETS["multiclass, classes that do not occur"]):
-        theirs = torchmetrics.functional.classification.multiclass_f1_score(
-            pred, target, num_classes=pred.shape[1], average="macro"
-        )
-        assert run([f1], pred, target, 7)["f1"] == pytest.approx(theirs.item(), abs=1e-6)
-
-
 @pytest.mark.parametrize("data", [binary(6, 1, 4, 4), multiclass(6, 3, 4, 4)])
 def test_counting_never_waits_for_the_device(data):
     # the meta device has no values: whatever must look at one, as a wait for a GPU does, fails
-    bag = Metrics(KIT, device="meta")
+    options = {**OPTIONS, "out": partial(iou, ignore_index=255)}
+    if data[1].is_floating_point():
+        options |= ERRORS
+    else:
+        options["top2"] = partial(accuracy, k=2)
+    bag = Metrics({**KIT, **options}, device="meta")
     for _ in range(2):
         bag.update(*(x.to("meta") for x in data))
     with pytest.raises(NotImplementedError):
         bag.compute()
 
 
-def test_the_kits_metrics_count_once(monkeypatch):
-    calls = []
-
-    def counts(pred, target):
-        calls.append(len(pred))
-        return torch.ones(1, dtype=torch.int64)
-
-    for metric in (precision, recall):
-        monkeypatch.setattr(metric, "counts", counts)
-        monkeypatch.setattr(metric, "compute", lambda sums: sums.item())
-    assert run([precision, recall], *binary(10), 5) == {"precision": 2, "recall": 2}
-    assert calls == [5, 5]
-
-
-def test_an_own_metric_with_counts():
-    def share_found(pred, target):
-        return (pred > 0).float().mean()
-
-    share_found.counts = lambda pred, target: torch.tensor([(pred > 0).sum(), pred.numel()])
-    share_found.compute = lambda sums: sums[0] / sums[1]
-    pred, target = binary(33)
-    want = share_found(pred, target).item()
-    assert run([share_found], pred, target, 4) == {"share_found": want}
-
-
-def fbeta(pred, target, beta=1.0, threshold=0.0):
-    return torch.tensor(fbeta.compute(fbeta.counts(pred, target, threshold), beta))
-
-
-def _fbeta(sums, beta=1.0):
-    (tp, fp, fn, _), weight = sums.flatten().tolist(), beta * beta
-    return (1 + weight) * tp / ((1 + weight) * tp + weight * fn + fp)
-
-
-fbeta.counts = lambda pred, target, threshold=0.0: f1.counts(pred - threshold, target)
-fbeta.compute = _fbeta
-
-
-@pytest.mark.parametrize(
-    "given", [{}, {"beta": 2.0}, {"threshold": 0.4}, {"beta": 2, "threshold": 1}]
-)
-def test_a_partial_keeps_its_counts(given, monkeypatch, caplog):
-    monkeypatch.setattr(utils.metrics, "KEEP_BYTES", 0)  # a scalar function could not be exact
-    pred, target = binary(60)
-    want = sklearn.metrics.fbeta_score(
-        target, pred > given.get("threshold", 0), beta=given.get("beta", 1)
-    )
-    assert run([partial(fbeta, **given)], pred, target, 7) == {"fbeta": pytest.approx(want)}
-    assert not caplog.records
-
-
-def test_a_partial_that_the_counts_do_not_know_is_a_scalar_function():
-    def shifted(pred, target, by=0.0):
-        return f1(pred + by, target)
-
-    shifted.counts, shifted.compute = f1.counts, f1.compute
-    pred, target = binary(60)
-    want = f1(pred + 1, target).item()
-    assert run([partial(shifted, by=1.0)], pred, target, 7) == {"shifted": want}
-
-
-# ---- METRICS of a config
-
-
-class Constant:
-    """A metric that is an object: called, one number."""
-
-    def __init__(self, value=1.0):
-        self.value = value
-
-    def __call__(self, pred, target):
-        return self.value
-
-
-def test_as_metrics_names_a_list():
-    half = partial(Constant, value=0.5)
-    metrics = [f1, partial(fbeta, beta=2.0), Constant(), torch.nn.L1Loss, half]
-    with pytest.raises(
-        ValueError, match="expected one name for each metric, got 'Constant' 2 times"
-    ):
-        as_metrics(metrics)
-    named = as_metrics(metrics[:-1])
-    assert list(named) == ["f1", "fbeta", "Constant", "L1Loss"]
-    assert list(named.values()) == metrics[:-1]
-    assert as_metrics([half]) == {"Constant": half}
-
-
-def test_as_metrics_takes_nothing_and_dicts():
-    assert as_metrics(None) == as_metrics([]) == as_metrics({}) == {}
-    given = {"a": f1}
-    result = as_metrics(given)
-    assert result == given and result is not given
-    assert as_metrics(result) == result
-
-
-def test_as_metrics_tells_all_problems_at_once():
-    with pytest.raises(ValueError, match="METRICS") as error:
-        as_metrics({"a": "f1", "b": f1, "c": 3})
-    assert "METRICS['a']: expected a function" in str(error.value)
-    assert "METRICS['c']: expected a function" in str(error.value)
-    assert "METRICS['b']" not in str(error.value)
-
-
-@pytest.mark.parametrize("metrics", [f1, "f1", 3])
-def test_as_metrics_refuses_what_is_no_collection(metrics):
-    with pytest.raises(TypeError, match="METRICS: expected a dict or a list of metrics, got"):
-        as_metrics(metrics)
-
-
-def test_classes_and_partials_of_classes_are_instantiated_in_the_bag():
-    metrics = {"one": Constant, "half": partial(Constant, value=0.5), "l1": torch.nn.L1Loss}
-    assert as_metrics(metrics) == metrics
-    pred, target = binary(6)
-    result = run(metrics, pred, target, 4)
-    assert result == {"one": 1, "half": 0.5, "l1": (pred - target).abs().mean().item()}
-
-
-# ---- objects: Ignite, torchmetrics, one's own
-
-
-class Histogram:
-    """An object with the methods of a torchmetrics metric, and a state that is called counts."""
-
-    def reset(self):
-        self.counts = torch.zeros(2)
-
-    def update(self, pred, target):
-        self.counts += torch.stack([(target == 0).sum(), (target == 1).sum()])
-
-    def compute(self):
-        return self.counts
-
-
-def test_an_object_of_ones_own():
-    pred, target = binary(20)
-    want = {"own_0": (target == 0).sum().item(), "own_1": target.sum().item()}
-    bag = Metrics({"own": Histogram})
-    assert run(bag, pred, target, 7) == want
-    assert run(bag, pred, target, 7) == want  # reset reaches it
-    assert run({"own": Histogram()}, pred, target, 7) == want
-
-
-def unequal_batches():
-    """Return two batches with an F1 of 1 and 0, and of 0.996 together."""
-    pred, target = torch.full((250,), -1.0), torch.zeros(250)
-    pred[:126], target[:125] = 1.0, 1.0
-    return pred, target
-
-
-@pytest.mark.parametrize("form", ["dict", "list", "partial"])
-def test_loss_of_f1_is_the_f1_of_the_set_not_a_mean_over_batches(form):
-    ignite_metrics = pytest.importorskip("ignite.metrics")
-    pred, target = unequal_batches()
-
-    loss = ignite_metrics.Loss(f1)
-    for x, y in zip(pred.split(125), target.split(125), strict=True):
-        loss.update((x, y))
-    assert loss.compute() == pytest.approx(0.5)  # the fault, which is Ignite's right
-
-    metrics = {
-        "dict": {"f1": loss},
-        "list": [loss],
-        "partial": {"f1": partial(ignite_metrics.Loss, f1)},
-    }[form]
-    assert run(metrics, pred, target, 125) == {"f1": pytest.approx(0.996, abs=5e-4)}
-    if form == "dict":
-        assert metrics == {"f1": loss} and as_metrics(metrics) == {"f1": f1}
-
-
-def test_a_loss_with_a_transform_or_a_class_of_its_own_stays_ignites():
-    ignite_metrics = pytest.importorskip("ignite.metrics")
-
-    class Double(ignite_metrics.Loss):
-        def compute(self):
-            return 2 * super().compute()
-
-    flipped = ignite_metrics.Loss(f1, output_transform=lambda output: (-output[0], output[1]))
-    metrics = {"flipped": flipped, "double": Double(f1)}
-    assert as_metrics(metrics) == metrics
-    pred, target = unequal_batches()
-    want = {"flipped": f1(-pred, target).item(), "double": 2 * f1(pred, target).item()}
-    assert run(metrics, pred, target, 250) == pytest.approx(want)
-
-
-def ignite_alone(make, pred, target, batch_size):
-    from ignite.engine import Engine
-
-    engine = Engine(lambda _, batch: batch)
-    make().attach(engine, "metric")
-    batches = list(zip(pred.split(batch_size), target.split(batch_size), strict=True))
-    return engine.run(batches).metrics["metric"]
-
-
-def test_ignite_metrics_equal_their_own_result():
-    ig = pytest.importorskip("ignite.metrics")
-    pred, target = multiclass(50, 3)
-    makers = {
-        "accuracy": ig.Accuracy,
-        "precision": lambda: ig.Precision(average=False),
-        "transformed": lambda: ig.Accuracy(lambda output: (-output[0], output[1])),
-        "as_dict": lambda: ig.Accuracy(lambda output: {"y": output[1], "y_pred": -output[0]}),
-        "fbeta": lambda: ig.Fbeta(1.0, output_transform=lambda output: (-output[0], output[1])),
-        "miou": lambda: ig.mIoU(ig.ConfusionMatrix(3)),
-    }
-    result = run({name: make() for name, make in makers.items()}, pred, target, 7)
-    own = {name: ignite_alone(make, pred, target, 7) for name, make in makers.items()}
-    own |= {f"precision_{i}": value.item() for i, value in enumerate(own.pop("precision"))}
-    own |= {name: float(own[name]) for name in ("fbeta", "miou")}
-    assert result == own
-    assert result["transformed"] == result["as_dict"] != result["accuracy"]
-
-
-def test_a_part_shared_by_ignite_metrics_is_updated_once():
-    ig = pytest.importorskip("ignite.metrics")
-    pred, target = multiclass(20, 3)
-    confusion = ig.ConfusionMatrix(3)
-    result = run({"miou": ig.mIoU(confusion), "count": confusion.sum()}, pred, target, 6)
-    assert result["count"] == 20
-    assert result["miou"] == pytest.approx(iou(pred, target).item())
-
-
 @pytest.mark.slow  # importing torchmetrics takes seconds
-def test_torchmetrics_equal_their_own_result():
-    torchmetrics = pytest.importorskip("torchmetrics")
-    given = dict(num_classes=3, average=None)
-    makers = {
-        "accuracy": partial(torchmetrics.classification.MulticlassAccuracy, num_classes=3),
-        "auroc": partial(torchmetrics.classification.MulticlassAUROC, num_classes=3),
-        "recall": partial(torchmetrics.classification.MulticlassRecall, **given),
-    }
-    pred, target = multiclass(50, 3)
-    own = {}
-    for name, make in makers.items():
-        metric = make()
-        for x, y in zip(pred.split(7), target.split(7), strict=True):
-            metric.update(x, y)
-        own |= utils.metrics._flatten(name, metric.compute())
-    assert set(own) == {"accuracy", "auroc", "recall_0", "recall_1", "recall_2"}
-    bag = Metrics(makers)
-    assert run(bag, pred, target, 7) == own
-    assert run(bag, pred, target, 7) == own  # reset reaches them
-    assert run({name: make() for name, make in makers.items()}, pred, target, 7) == own
-
-
-@pytest.mark.slow  # importing torchmetrics takes seconds
-def test_a_torchmetrics_class_and_a_collection():
-    torchmetrics = pytest.importorskip("torchmetrics")
-    score = torchmetrics.classification.BinaryF1Score
-    pred, target = binary(40)
-    want = pytest.approx(f1(pred, target).item())
-    assert run([score], pred, target.long(), 7) == {"BinaryF1Score": want}
-    both = torchmetrics.MetricCollection([score(), torchmetrics.classification.BinaryRecall()])
-    result = run({"all": both}, pred, target.long(), 7)
-    assert set(result) == {"all_BinaryF1Score", "all_BinaryRecall"}
-    assert result["all_BinaryF1Score"] == want
-
-
-# ---- functions
-
-
-def test_one_value_per_sample_is_a_mean_over_the_set():
-    pred, target = binary(65, 1, 4, 4)
-    values = absolute_error(pred, target).tolist()
-    results = [run([absolute_error], pred, target, n)["absolute_error"] for n in (1, 7, 64)]
-    assert results == pytest.approx([math.fsum(values) / 65] * 3, abs=1e-6)
-
-    by_sample = {"pixel": lambda pred, target: (pred - target)[:, 0, 0, 0]}
-    exact = [run(by_sample, pred, target, n)["pixel"] for n in (1, 7, 64)]
-    flipped = run(by_sample, pred.flip(0), target.flip(0), 7)["pixel"]
-    assert exact[0] == exact[1] == exact[2] == flipped
-    assert exact[0] == math.fsum((pred - target)[:, 0, 0, 0].tolist()) / 65
-
-
-def test_one_value_per_sample_may_have_a_channel_axis_or_lose_its_own():
-    pred, target = binary(9, 1)
-    want = (pred - target).double().mean().item()
-    column = {"a": lambda pred, target: pred - target}
-    squeezed = {"a": lambda pred, target: (pred - target).squeeze()}
-    assert run(column, pred, target, 4)["a"] == pytest.approx(want)
-    assert run(squeezed, pred, target, 4)["a"] == pytest.approx(want)  # the last batch gives ()
-
-
-def test_infinite_values_do_not_stop_a_run():
-    pred, target = torch.tensor([math.inf, 1.0, -math.inf]), torch.zeros(3)
-    result = run({"a": lambda pred, target: pred}, pred, target, 2)
-    assert math.isnan(result["a"])
-    assert run({"a": lambda pred, target: pred}, pred[:2], target[:2], 1)["a"] == math.inf
-
-
-def test_a_function_that_changes_its_mind_is_told():
-    pred, target = binary(7)
-    per_class = {"a": lambda pred, target: torch.zeros(4)}  # looks like one per sample at first
-    with pytest.raises(
-        ValueError, match=r"METRICS\['a'\]: expected one value per sample, \(3,\).* got \(4,\)"
-    ):
-        run(per_class, pred, target, 4)
-
-
-def test_a_scalar_function_is_evaluated_on_the_whole_set(caplog):
-    pred, target = binary(33, 1, 4, 4)
-    want = soft_iou(pred, target).item()
-    results = [run([soft_iou], pred, target, n) for n in (1, 7, 33)]
-    assert results == [{"soft_iou": want}] * 3
-    assert not caplog.records
-
-
-def test_a_scalar_function_may_give_a_number_an_array_or_a_dict():
-    pred, target = binary(9)
-    metrics = {
-        "number": lambda pred, target: float(pred.sum()),
-        "array": lambda pred, target: np.array([pred[0].item(), len(pred)]),
-        "tensor": lambda pred, target: pred.sum().reshape(1, 1),
-        "dict": lambda pred, target: {"n": len(pred), "first": pred[:1]},
-    }
-    first, total = pred[0].item(), pred.sum().item()
-    assert run(metrics, pred, target, 4) == {
-        "number": total,
-        "array_0": first,
-        "array_1": 9,
-        "tensor": total,
-        "dict_n": 9,
-        "dict_first": first,
-    }
-
-
-def test_a_set_too_large_is_weighted_and_said_once(monkeypatch, caplog):
-    pred, target = binary(70, 4)
-    batch_bytes = 10 * 4 * (4 + 4)
-    monkeypatch.setattr(utils.metrics, "KEEP_BYTES", 3 * batch_bytes)
-    bag = Metrics([soft_iou, f1])
-    with caplog.at_level(logging.WARNING, "plumbline"):
-        results = [run(bag, pred, target, 10) for _ in range(2)]
-    parts = [slice(0, 30), slice(30, 60), slice(60, 70)]
-    values = [soft_iou(pred[part], target[part]).item() for part in parts]
-    want = (30 * values[0] + 30 * values[1] + 10 * values[2]) / 70
-    assert results[0] == results[1]
-    assert results[0]["soft_iou"] == pytest.approx(want, abs=1e-12)
-    assert results[0]["soft_iou"] != soft_iou(pred, target).item()
-    assert results[0]["f1"] == run([f1], pred, target, 70)["f1"]
-    assert len(caplog.records) == 1
-    assert caplog.records[0].name == "plumbline"
-    assert "soft_iou: the set needs more than 960 bytes" in caplog.text
-    assert "weighted by their samples" in caplog.text
-
-
-def test_a_set_that_just_fits_is_whole(monkeypatch, caplog):
-    pred, target = binary(70, 4)
-    monkeypatch.setattr(utils.metrics, "KEEP_BYTES", 70 * 4 * (4 + 4))
-    assert run([soft_iou], pred, target, 10) == {"soft_iou": soft_iou(pred, target).item()}
-    assert not caplog.records
-
-
-def test_samples_of_different_sizes_are_weighted_and_said_once(caplog):
-    small, large = binary(6, 1, 4, 4), binary(3, 1, 8, 8)
-    bag = Metrics([soft_iou, absolute_error, f1])
-    with caplog.at_level(logging.WARNING, "plumbline"):
-        for batch in (small, large, small):
-            bag.update(*batch)
-        result = bag.compute()
-    a, b = (soft_iou(*batch).item() for batch in (small, large))
-    assert result["soft_iou"] == pytest.approx((6 * a + 3 * b + 6 * a) / 15)
-    assert len(caplog.records) == 1
-    assert "soft_iou: the batches differ in form" in caplog.text
-    found = [
-        torch.cat([x.flatten() for x in parts]) for parts in zip(small, large, small, strict=True)
+def test_decisions_equal_torchmetrics():
+    theirs = pytest.importorskip("torchmetrics").functional.classification
+    for pred, target in (SETS["multiclass"], SETS["multiclass, classes that do not occur"]):
+        want = theirs.multiclass_f1_score(pred, target, pred.shape[1], average="macro")
+        assert run([f1], pred, target, 7)["f1"] == pytest.approx(want.item(), abs=1e-6)
+    pred, target = SETS["multiclass pixels"]
+    masked = target.masked_fill(pred[:, 0] > 1, 255)
+    given = dict(num_classes=3, ignore_index=255)
+    pairs = [
+        (iou, theirs.multiclass_jaccard_index(pred, masked, average="macro", **given)),
+        (recall, theirs.multiclass_recall(pred, masked, average="macro", **given)),
+        (accuracy, theirs.multiclass_accuracy(pred, masked, average="micro", **given)),
     ]
-    assert result["f1"] == pytest.approx(f1(*found).item())
+    for metric, want in pairs:
+        value = run({"a": partial(metric, ignore_index=255)}, pred, masked, 7)["a"]
+        assert value == pytest.approx(want.item(), abs=1e-6)
+    want = theirs.multiclass_accuracy(*SETS["multiclass"], num_classes=4, average="micro", top_k=2)
+    assert accuracy(*SETS["multiclass"], k=2).item() == pytest.approx(want.item(), abs=1e-6)
+    pred, target = SETS["multilabel"]
+    want = theirs.multilabel_f1_score(pred, target.long(), num_labels=5, average="none")
+    found = f1(pred, target, average="none")
+    assert found.tolist() == pytest.approx(want.tolist(), abs=1e-6)
 
 
-def test_dicts_and_tuples_reach_a_function_as_they_are(caplog):
-    pred, target = binary(22, 1, 4, 4)
-    names = []
-
-    def of_mask(pred, target):
-        names.append((list(pred), type(target)))
-        return soft_iou(pred["mask"], target[0])
-
-    def per_sample(pred, target):
-        return absolute_error(pred["mask"], target[0])
-
-    bag = Metrics([of_mask, per_sample])
-    for x, y in zip(pred.split(5), target.split(5), strict=True):
-        bag.update({"edge": x, "mask": x}, (y, y))
-    result = bag.compute()
-    assert result["of_mask"] == soft_iou(pred, target).item()
-    assert result["per_sample"] == pytest.approx(absolute_error(pred, target).mean().item())
-    assert set(map(str, names)) == {str((["edge", "mask"], tuple))}
-    assert not caplog.records
+# ---- numbers
 
 
-def test_what_cannot_be_joined_is_weighted(caplog):
-    pred, target = binary(9)
-    bag = Metrics({"a": lambda pred, target: target["y"].mean() + len(target["name"])})
-    with caplog.at_level(logging.WARNING, "plumbline"):
-        for x, y in zip(pred.split(5), target.split(5), strict=True):
-            bag.update(x, {"y": y, "name": ["n"] * len(y)})
-    want = target.mean().item() + (5 * 5 + 4 * 4) / 9
-    assert bag.compute()["a"] == pytest.approx(want)
-    assert len(caplog.records) == 1
+def numbers(*shape, centre=0.0):
+    generator = torch.Generator().manual_seed(4)
+    target = torch.randn(shape, generator=generator) + centre
+    return target + 0.3 * torch.randn(shape, generator=generator), target
 
 
-def test_keys_that_only_some_parts_have(monkeypatch):
-    monkeypatch.setattr(utils.metrics, "KEEP_BYTES", 0)
-    bag = Metrics({"a": lambda pred, target: {str(int(y)): 1.0 * len(pred) for y in target}})
-    bag.update(torch.zeros(2), torch.tensor([0, 1]))
-    bag.update(torch.zeros(3), torch.tensor([1, 1, 1]))
-    assert bag.compute() == {"a_0": 2.0, "a_1": pytest.approx((2 * 2 + 3 * 3) / 5)}
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (2, 2), (2, 1, 2)])
+def test_errors_by_hand(shape):
+    pred, target = torch.tensor([2.0, 1, 3, 8]), torch.tensor([1.0, 3, 3, 5])  # 1, -2, 0, 3
+    pred, target = pred.reshape(shape), target.reshape(shape)
+    assert mae(pred, target).item() == 6 / 4
+    assert rmse(pred, target).item() == pytest.approx(math.sqrt(14 / 4))
+    assert r2(pred, target).item() == pytest.approx(1 - 14 / 8)
+    if len(shape) > 1 and shape[1] == 1:
+        assert mae(pred, target.squeeze(1)).item() == 6 / 4
 
 
-# ---- the bag
+def test_best_worst_and_order_of_errors():
+    pred, target = numbers(50)
+    half, bad = target + (pred - target) / 2, torch.full_like(target, target.mean())
+    assert mae(target, target) == rmse(target, target) == 0 and r2(target, target) == 1
+    assert mae(half, target) < mae(pred, target) < mae(bad, target)
+    assert rmse(half, target) < rmse(pred, target) < rmse(bad, target)
+    assert r2(half, target) > r2(pred, target) > r2(bad, target)
+    assert r2(bad, target).item() == pytest.approx(0, abs=1e-6)
+    assert r2(-pred, target) < 0
+
+
+@pytest.mark.parametrize("shape", [(130,), (130, 3), (65, 2, 4, 4)])
+@pytest.mark.parametrize("centre", [0.0, 300.0])  # a temperature in kelvin
+def test_errors_are_those_of_scikit_learn_for_any_batch_size(shape, centre):
+    pred, target = numbers(*shape, centre=centre)
+    metrics = {
+        **ERRORS,
+        **{f"{name}, mean": partial(metric, average="macro") for name, metric in ERRORS.items()},
+        **{f"{name}, each": partial(metric, average="none") for name, metric in ERRORS.items()},
+    }
+    results = [run(metrics, pred, target, batch_size) for batch_size in (1, 7, 64)]
+    for result in results[1:]:
+        assert result == pytest.approx(results[0], rel=1e-10)
+    score = {
+        "mae": sklearn.metrics.mean_absolute_error,
+        "rmse": sklearn.metrics.root_mean_squared_error,
+        "r2": sklearn.metrics.r2_score,
+    }
+    flat = [x.double().flatten().numpy() for x in (target, pred)]
+    rows = [x.double().reshape(shape[0], -1) for x in (target, pred)]
+    if len(shape) > 1:
+        rows = [x.double().movedim(1, -1).flatten(0, -2) for x in (target, pred)]
+    for name, function in score.items():
+        assert results[0][name] == pytest.approx(function(*flat), rel=1e-9)
+        mean = function(*rows, multioutput="uniform_average")
+        assert results[0][f"{name}, mean"] == pytest.approx(mean, rel=1e-9)
+        each = function(*rows, multioutput="raw_values").tolist()
+        keys = [f"{name}, each_{i}" if len(each) > 1 else f"{name}, each" for i in range(len(each))]
+        assert [results[0][key] for key in keys] == pytest.approx(each, rel=1e-9)
+
+
+def test_a_constant_target_has_no_spread():
+    target = torch.full((1000,), 0.1)  # its sums are rounded
+    wrong = target + torch.linspace(-1, 1, 1000)
+    for batch_size in (1, 7, 1000):
+        assert run([r2], target, target, batch_size) == {"r2": 1}
+        assert run([r2], wrong, target, batch_size) == {"r2": 0}
+
+
+@pytest.mark.parametrize("metric", ERRORS.values(), ids=ERRORS)
+def test_an_error_that_is_no_number_is_not_left_out(metric):
+    pred, target = numbers(20, 2)
+    pred[3, 1] = math.nan
+    assert metric(pred, target).isnan() and metric(pred, target, average="macro").isnan()
+    assert metric(pred, target, average="none").isnan().tolist() == [False, True]
+    pred[3, 1] = math.inf
+    assert metric(pred, target).isinf()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_becomes_float32_once(dtype):
-    pred, target = binary(12, 2)
-    seen = set()
-
-    def spy(pred, target):
-        seen.add((pred.dtype, pred.requires_grad, target.dtype))
-        return pred.sum()
-
-    pred = pred.to(dtype).requires_grad_()
-    assert run([spy], pred, target, 5)["spy"] == pred.float().sum().item()
-    assert seen == {(torch.float32, False, torch.float32)}
+@pytest.mark.parametrize("metric", ERRORS.values(), ids=ERRORS)
+def test_errors_of_half_precision_are_added_up_in_float64(metric, dtype):
+    pred, target = (x.to(dtype) for x in numbers(3000, centre=40.0))
+    assert metric(pred, target) == metric(pred.double(), target.double())
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.float64])
-def test_other_types_stay(dtype):
-    seen = set()
-    bag = Metrics({"a": lambda pred, target: seen.add(pred.dtype) or 0.0})
-    bag.update(torch.ones(3, dtype=dtype), torch.ones(3))
-    bag.compute()
-    assert seen == {dtype}
+@pytest.mark.parametrize("metric", ERRORS.values(), ids=ERRORS)
+def test_class_indices_have_no_distance(metric):
+    with pytest.raises(ValueError, match=r"of one shape, got \(8, 3\) and \(8,\) of torch.int64"):
+        metric(*multiclass(8, 3))
+    with pytest.raises(ValueError, match="expected pred .* got pred .* and target"):
+        metric(torch.zeros(4, 2), torch.zeros(4))  # is never broadcast
+    with pytest.raises(TypeError, match="expected pred and target as tensors, got list and Tensor"):
+        metric([0.0], torch.zeros(1))
 
 
-def test_before_the_first_batch_there_is_no_value():
-    ig = pytest.importorskip("ignite.metrics")
-    metrics = {"f1": f1, "ig": ig.Accuracy(), "own": Histogram, "scalar": soft_iou}
-    bag = Metrics(metrics)
-    for _ in range(2):
-        bag.reset()
-        result = bag.compute()
-        assert list(result) == list(metrics) and all(map(math.isnan, result.values()))
-        bag.update(torch.ones(4, 2), torch.ones(4, 2))
-        assert bag.compute()["f1"] == 1
+@pytest.mark.slow  # importing torchmetrics takes seconds
+def test_errors_equal_torchmetrics():
+    theirs = pytest.importorskip("torchmetrics").functional.regression
+    pred, target = numbers(65, 3)
+    result = run(ERRORS, pred, target, 7)
+    flat = pred.flatten(), target.flatten()
+    assert result["mae"] == pytest.approx(theirs.mean_absolute_error(*flat).item())
+    assert result["rmse"] == pytest.approx(theirs.mean_squared_error(*flat, squared=False).item())
+    assert result["r2"] == pytest.approx(theirs.r2_score(*flat).item(), abs=1e-5)
+    mean = theirs.r2_score(pred, target, multioutput="uniform_average")
+    assert r2(pred, target, average="macro").item() == pytest.approx(mean.item(), abs=1e-5)
 
 
-def test_compute_can_be_asked_in_between():
-    pred, target = binary(30)
-    bag = Metrics([soft_iou, absolute_error, f1])
-    pred, target = pred[:, None], target[:, None]
-    bag.update(pred[:20], target[:20])
-    assert bag.compute() == run([soft_iou, absolute_error, f1], pred[:20], target[:20], 20)
-    bag.update(pred[20:], target[20:])
-    assert bag.compute() == run([soft_iou, absolute_error, f1], pred, target, 20)
+# ---- embeddings
 
 
-def test_results_are_floats_in_the_order_of_the_config():
-    pred, target = binary(9, 1)
-    result = run({"z": f1, "y": absolute_error, "x": soft_iou, "a": iou}, pred, target, 4)
-    assert list(result) == ["z", "y", "x", "a"]
-    assert {type(value) for value in result.values()} == {float}
-    assert run(None, pred, target, 4) == {}
-
-
-def test_a_module_moves_to_the_device():
-    weight = torch.nn.BCEWithLogitsLoss(pos_weight=torch.ones(3))
-    bag = Metrics({"bce": weight}, device="meta")
-    assert bag._functions["bce"].pos_weight.device.type == "meta"
-
-
-def test_a_batch_without_tensors_is_refused():
-    with pytest.raises(TypeError, match="expected a tensor with a batch axis .* got list and dict"):
-        Metrics([f1]).update([1.0], {"a": 1})
-
-
-def test_importing_the_module_imports_no_other_package():
-    code = (
-        "import json, sys, torch; before = set(sys.modules); import utils.metrics; "
-        "print(json.dumps(sorted(set(sys.modules) - before)))"
+def test_recall_at_k_by_hand():
+    angle = torch.tensor([0.0, 1, 3, 4, 90, 91]) * math.pi / 180
+    pred = torch.stack([angle.cos(), angle.sin()], 1) * torch.tensor(
+        [[1.0], [5], [1], [2], [1], [9]]
     )
-    root = Path(utils.metrics.__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
-    )
-    names = {name.split(".")[0] for name in json.loads(done.stdout)}
-    assert "utils" in names
-    assert not names & {"ignite", "torchmetrics", "sklearn", "pandas", "torchvision"}
+    target = torch.tensor([0, 1, 0, 1, 2, 2])
+    # nearest others: 0 -> 1, 2; 1 -> 0, 2 ; 2 -> 3, 1; 3 -> 2, 1; 4 and 5 find each other
+    assert recall_at_k(pred, target).item() == pytest.approx(2 / 6)
+    assert recall_at_k(pred, target, k=2).item() == pytest.approx(4 / 6)
+    assert recall_at_k(pred, target, k=3).item() == 1
+    assert recall_at_k(pred, target, k=99).item() == 1
+    target[5] = 7  # 4 and 5 are alone
+    assert recall_at_k(pred, target, k=2).item() == pytest.approx(2 / 4)
+
+
+def test_best_and_worst_recall_at_k():
+    target = torch.arange(8).repeat(3)
+    assert recall_at_k(torch.eye(8)[target], target).item() == 1
+    neighbours = torch.tensor([0, 1, 2, 3, 3, 2, 1, 0])  # next to each one of another identity
+    assert recall_at_k(torch.eye(8)[torch.arange(8) // 2], neighbours).item() == 0
+
+
+def test_recall_at_k_without_pairs_is_no_number():
+    assert recall_at_k(torch.eye(8), torch.arange(8)).isnan()
+    assert recall_at_k(torch.ones(1, 4), torch.zeros(1)).isnan()
+
+
+@pytest.mark.parametrize("n_rows", [1, 16, 75, 300])
+def test_recall_at_k_of_some_rows_at_a_time_is_that_of_the_whole_table(n_rows, monkeypatch):
+    monkeypatch.setattr(utils.metrics, "TABLE_CELLS", n_rows * 150 + 7)
+    generator = torch.Generator().manual_seed(5)
+    target = torch.randint(0, 60, (150,), generator=generator)
+    pred = torch.nn.functional.one_hot(target).float()
+    pred = (pred + 0.25 * torch.randn(pred.shape, generator=generator)).bfloat16()
+    unit = torch.nn.functional.normalize(pred.float())
+    nearness = (unit @ unit.T).fill_diagonal_(-2)
+    hit = (target[nearness.argsort(1, descending=True)[:, :5]] == target[:, None]).any(1)
+    has = (target[:, None] == target).sum(1) > 1
+    want = (hit & has).sum() / has.sum()
+    assert 0.2 < want < 0.95
+    assert recall_at_k(pred, target, k=5).item() == pytest.approx(want.item(), abs=2e-3)
+    metric = {"recall": partial(recall_at_k, k=5)}
+    assert run(metric, pred, target, 64) == run(metric, pred, target, 150)
+
+
+@pytest.mark.parametrize(
+    ("pred", "target", "k"),
+    [
+        (torch.zeros(4), torch.zeros(4), 1),
+        (torch.zeros(4, 2), torch.zeros(3), 1),
+        (torch.zeros(4, 2), torch.zeros(4, 2), 1),
+        (torch.zeros(4, 2), torch.zeros(4), 0),
+    ],
+)
+def test_embeddings_must_fit(pred, target, k):
+    with pytest.raises(
+        ValueError, match=r"recall_at_k: expected pred \(N, D\), .* k from 1 on, got"
+    ):
+        recall_at_k(pred, target, k)
