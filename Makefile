@@ -3,7 +3,8 @@
 #   CONDA=         use .venv although conda, mamba or micromamba is on the PATH
 #   PYTHON3=...    the Python that .venv is made with
 #   PYTHON=...     run everything with this Python and set nothing up
-#   ARGS="..."     more arguments for demo or test: make test ARGS="-k unet"
+#   ARGS="..."     more arguments for demo, test or docker-build: make test ARGS="-k unet";
+#                  the command for docker-run
 
 NAME := plumbline
 PYTHON3 ?= python3
@@ -21,10 +22,10 @@ export CONDA_ALWAYS_YES := true
 export MAMBA_ALWAYS_YES := true
 
 .DELETE_ON_ERROR:
-.PHONY: help env env-dev env-remove demo test test-all lint format doc clean clean-doc
+.PHONY: help env env-dev env-remove demo test test-all lint format doc clean clean-doc docker-build docker-run
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 env: $(BASE) ## install what training in plain PyTorch and prediction need
 
@@ -57,10 +58,33 @@ doc: env-dev ## build the documentation into docs/_build/html
 clean: ## remove caches and build files; data, logs and weights stay
 	find . \( -name .git -o -name .venv -o -path ./data -o -path ./logs -o -path ./weights \) -prune \
 	    -o -type d -name __pycache__ -prune -exec rm -rf {} +
-	rm -rf .pytest_cache .ruff_cache .mypy_cache build plumbline.egg-info
+	rm -rf .pytest_cache .ruff_cache .mypy_cache build *.egg-info
 
 clean-doc: ## remove the built documentation
 	rm -rf docs/_build docs/_generated
+
+# for docker-run: folders of the host, memory that workers share, and GPUS= for none
+DATA_DIR := data
+LOG_DIR := logs
+WEIGHT_DIR := weights
+SHM_SIZE := 8g
+GPUS = $(if $(findstring GPU 0:,$(shell nvidia-smi -L 2>/dev/null)),all)
+
+docker-build: ## build the image; ARGS="--build-arg SETUP=env-dev" for all of env-dev
+	docker build --tag $(NAME) $(ARGS) .
+
+docker-run: ## run ARGS in the image: make docker-run ARGS="python train.py" DATA_DIR=/my/data
+	@docker image inspect $(NAME) >/dev/null || { echo "make docker-run: expected the image $(NAME), got none." \
+	    "Run: make docker-build" >&2; exit 1; }
+	@mkdir -p "$(DATA_DIR)" "$(LOG_DIR)" "$(WEIGHT_DIR)"
+	docker run --rm --init $$([ -t 0 ] && echo --interactive --tty) --stop-timeout 60 \
+	    --user "$$(id -u):$$(id -g)" --shm-size $(SHM_SIZE) $(if $(GPUS),--gpus $(GPUS)) \
+	    --volume "$$(cd "$(DATA_DIR)" && pwd):/app/data" \
+	    --volume "$$(cd "$(LOG_DIR)" && pwd):/app/logs" \
+	    --volume "$$(cd "$(WEIGHT_DIR)" && pwd):/app/weights" \
+	    $(if $(wildcard .env),--volume "$(CURDIR)/.env:/app/.env:ro") \
+	    $(if $(wildcard .git/HEAD),--volume "$(CURDIR)/.git:/app/.git:ro") \
+	    $(NAME) $(ARGS)
 
 # -- the environment: .venv by uv, or a conda environment that .conda links to
 
