@@ -20,7 +20,7 @@ html_theme = "furo"
 html_title = f"{project} {release}"
 exclude_patterns = ["_build", "_generated"]
 nitpicky = True
-nitpick_ignore_regex = [("py:class", ".*")]  # types of torch and Python have no page here
+nitpick_ignore_regex = [("py:class|py:exc", ".*")]  # types of torch and Python have no page here
 
 
 def escape(text: str) -> str:

@@ -335,7 +335,7 @@ def test_git_ignores_outputs_and_no_sources(tmp_path):
 
 def test_the_documentation_builds_without_a_warning_and_shows_every_key(tmp_path):
     made = shutil.ignore_patterns("_build", "_generated", "__pycache__")
-    for name in ("docs", "config"):
+    for name in ("docs", "config", "utils", "layers", "models", "training"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=made)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", "docs", "html"]
