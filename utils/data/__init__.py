@@ -5,9 +5,12 @@ from importlib import import_module
 _MODULES = {
     "Arrays": "datasets",
     "Digits": "datasets",
+    "InputFolder": "datasets",
     "PairedFolder": "datasets",
     "Preprocess": "preprocess",
     "SyntheticScenes": "synthetic",
+    "TableRows": "datasets",
+    "from_arrays": "datasets",
 }
 __all__ = list(_MODULES)
 

@@ -1,46 +1,56 @@
-"""Datasets: pictures with masks from two folders, arrays in memory, handwritten digits.
+"""Datasets: pictures with masks from folders, pictures alone, arrays, rows of a table, digits.
 
 A dataset is any class with `__len__` and `__getitem__(index) -> (x, y)`. Two attributes make it
 faster: `deterministic = True` (an item is always the same, so nothing needs to be seeded for it)
 and `collated = True` (`__getitems__(indices)` returns the stacked batch).
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Real
+import functools
+import itertools
+import logging
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from config.errors import ConfigError, did_you_mean, shorten
-from utils.data.files import list_files, read_array, read_header
+from utils.data.files import list_files, read_array, read_table
+from utils.data.pairs import check_sizes, choose_folders, find_pairs, read_sizes, shorten_list
 from utils.data.preprocess import Preprocess, check_preprocess
+from utils.data.splits import Fold, Holdout, check_split, held_out, some
+from utils.data.targets import (
+    MAP_TASKS,
+    ROW_TASKS,
+    LabelValues,
+    MaskTarget,
+    check_mask_options,
+    make_row_targets,
+)
+from utils.data.transforms import Transform, check_transforms, make_transforms
 
-Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Transforms = Transform | Sequence[Transform] | None
 
-_FOLDERS = (("x", "y"), ("image", "label"))
-_TASKS = ("binary_segmentation", "multiclass_segmentation", "multilabel_segmentation", "regression")
-_SUBSETS = ("all", "train", "val")
-_NUM_NAMED = 10  # files named in one problem; the rest is counted
-_UNLISTED = -1.0
+logger = logging.getLogger("plumbline")
 
 
 class PairedFolder(Dataset):
     """Pictures and masks in two folders, paired by name: root/x and root/y, or image and label.
 
-    x/a.png belongs to y/a.npy; files are described in utils.data.files. Everything that names and
-    headers can show is checked before training, and all problems are reported together.
+    x/a.png belongs to y/a.npy, x/berlin/a.png to y/berlin/a.npy; files are described in
+    utils.data.files. Everything that names and headers can show is checked before training, and all
+    problems are reported together.
 
     The target y by task: binary_segmentation (1, H, W) float32 of 0..1, multiclass_segmentation
     (H, W) int64, multilabel_segmentation (K, H, W) float32 of 0..1 from (H, W, K) on disk,
     regression (K, H, W) float32.
 
     Attributes:
-        names: The stems, sorted.
+        names: The names without suffix, sorted.
         files: The pairs (x file, y file) in the same order.
 
     Args:
@@ -48,54 +58,78 @@ class PairedFolder(Dataset):
         task: One of the four above.
         preprocess: PREPROCESS for x (see utils.data.preprocess); y is only resized with it, to
             the nearest pixel.
-        transform: A function (x, y) -> (x, y) on tensors, or a list of them in order. Give it to
-            the training set alone.
+        transform: A function (x, y) -> (x, y) on tensors, one of torchvision.transforms.v2, or a
+            list of them in order; see utils.data.transforms. Give it to the training set alone.
         subset: "all", "train" (all but those held out) or "val" (those held out).
-        holdout: The stems held out for validation, or the share of them, such as 0.2. A share is
-            drawn by a hash of each stem, so a file stays on its side when others are added; of
-            few files it is met roughly (0.2 of 30 files: 2 to 10).
-        label_values: What a value on disk means, such as {0: 0, 255: 1}; any other value is an
-            error. Without it the values are taken as they are.
+        holdout: The names held out for validation (`berlin/*` for a folder of them), or the share
+            of them, such as 0.2; see utils.data.splits.held_out.
+        label_values: What a value on disk means, such as {0: 0, 255: 1}, or what a colour means,
+            such as {(0, 0, 0): 0, (255, 0, 0): 1}; any other value is an error. 255 as a class is
+            for ignore_index=255 of losses and metrics. Without it the values are taken as they are.
+        image_dir: Instead of root: the folder of the pictures,
+        mask_dir: and that of the masks, which may be the same or lie in it.
+        image_name: What pictures are called, with a star for the name: `img_*`, `*.jpg`.
+        mask_name: What masks are called, such as `*_mask`.
+        fold: Instead of a holdout: (number from 0, how many), one of so many equal parts.
+        seed: Another one holds out another share or other parts.
+        repeat: How often each picture comes in an epoch, each time augmented anew.
+        cache: Read everything now and keep it in memory, as float32.
 
     Raises:
-        ConfigError: Arguments, folders, names or headers do not fit.
+        ConfigError: Arguments, folders, names or headers do not fit; with cache, any file.
     """
 
     def __init__(
         self,
-        root: str | Path,
+        root: str | Path | None = None,
         task: str = "binary_segmentation",
         preprocess: Mapping | Preprocess | None = None,
-        transform: Transform | Sequence[Transform] | None = None,
+        transform: Transforms = None,
         subset: str = "all",
-        holdout: Sequence[str] | float = (),
-        label_values: Mapping[int, int] | None = None,
+        holdout: Holdout = (),
+        label_values: LabelValues | None = None,
+        image_dir: str | Path | None = None,
+        mask_dir: str | Path | None = None,
+        image_name: str = "*",
+        mask_name: str = "*",
+        fold: Fold = None,
+        seed: int = 0,
+        repeat: int = 1,
+        cache: bool = False,
     ) -> None:
-        self.task = task
-        self.transform = [transform] if callable(transform) else list(transform or [])
-        self.deterministic = not self.transform
-        self._labels = None
         config = preprocess.config if isinstance(preprocess, Preprocess) else preprocess
         problems = check_preprocess(config)
         self.preprocess = Preprocess(None if problems else config)
-        wrong_options = _check_options(task, self.transform, subset, holdout, label_values)
-        pairs, wrong_folders = _find_pairs(Path(root))
-        problems += wrong_options + wrong_folders
-        held_out: set[str] = set()
-        if pairs and not wrong_options:
-            held_out, wrong = _hold_out(root, pairs, subset, holdout)
-            problems += wrong
-            self._labels = None if label_values is None else _Labels(label_values)
-        self.names = [
-            name for name in pairs if subset == "all" or (name in held_out) == (subset == "val")
-        ]
+        wrong_split = check_split(subset, holdout, fold, seed)
+        wrong = check_mask_options(task, label_values) + check_transforms(transform) + wrong_split
+        if not isinstance(repeat, int) or repeat < 1:
+            wrong.append(f"repeat: expected a count from 1, got {shorten(repeat)}. Correct it.")
+        folders, wrong_folders = choose_folders(root, image_dir, mask_dir)
+        pairs = {}
+        if folders:
+            pairs, wrong_folders = find_pairs(folders, (image_name, mask_name))
+        problems += wrong + wrong_folders
+        self.names = list(pairs)
+        if pairs and not wrong_split and subset != "all":
+            held, wrong_names = held_out(pairs, holdout, fold, seed, f"files in {folders[0]}")
+            self.names = [name for name in pairs if (name in held) == (subset == "val")]
+            problems += wrong_names
         self.files = [pairs[name] for name in self.names]
-        problems += _check_headers(self.files, task, self.preprocess)
+        self.task, self.repeat = task, repeat
+        self.target = MaskTarget(task, None if wrong else label_values, self.preprocess.size)
+        self.transform = [] if wrong else _with_normalise(transform, self.preprocess)
+        self.deterministic = not self.transform
+        self._memory: list[_Memory] = []
+        colours = self.target.of_colours
+        sizes, unreadable = read_sizes(self.files, colours)
+        problems += unreadable + check_sizes(sizes, task, self.preprocess, colours)
+        if cache and not problems:
+            problems += self._fill_memory(list(sizes.values()))
         if problems:
             raise ConfigError(problems)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.files) * self.repeat
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Read one pair.
@@ -106,61 +140,271 @@ class PairedFolder(Dataset):
         Raises:
             ValueError: A file is damaged, or a mask holds a value that the task does not know.
         """
-        x_file, y_file = self.files[index]
-        x = self.preprocess(read_array(x_file))
-        y = self._target(y_file)
+        index = range(len(self))[index] % len(self.files)
+        x, y = (memory[index] for memory in self._memory) if self._memory else self._read(index)
         for transform in self.transform:
             x, y = transform(x, y)
         return x, y
 
-    def _target(self, path: Path) -> Tensor:
-        array = read_array(path)
-        if self._labels is not None:
-            array = self._labels(array, path)
-        else:
-            _check_values(array, self.task, path)
-        y = Preprocess()(array)  # (K, H, W) float32, exact for class numbers below 2 ** 24
-        if self.preprocess.size:
-            y = F.interpolate(y[None], self.preprocess.size, mode="nearest-exact")[0]
-        return y[0].long() if self.task == "multiclass_segmentation" else y
+    def _read(self, index: int) -> tuple[Tensor, Tensor]:
+        x_file, y_file = self.files[index]
+        array = read_array(x_file)
+        x = self.preprocess.prepare(array) if self.transform else self.preprocess(array)
+        return x, self.target(read_array(y_file, as_mask=not self.target.of_colours), y_file)
+
+    def _fill_memory(self, sizes: list) -> list[str]:
+        """Read all pairs into memory; return what is wrong with files."""
+        x_shapes = [
+            (self.preprocess.ch_out(ch), *(self.preprocess.size or (height, width)))
+            for (height, width, ch), _ in sizes
+        ]
+        y_shapes = [self.target.shape(*y_size) for _, y_size in sizes]
+        y_dtype = torch.int64 if self.task == "multiclass_segmentation" else torch.float32
+        memory = [_Memory(x_shapes, torch.float32), _Memory(y_shapes, y_dtype)]
+        problems = []
+        for index in range(len(self.files)):
+            try:
+                for part, tensor in zip(memory, self._read(index), strict=True):
+                    part.put(index, tensor)
+            except (OSError, ValueError) as error:
+                problems.append(str(error))
+        self._memory = memory
+        n_bytes = sum(part.values.nbytes for part in memory)
+        logger.info("%d pairs are kept in memory, %.1f MB", len(self.files), n_bytes / 1e6)
+        return shorten_list(problems)
+
+
+class InputFolder(Dataset):
+    """The pictures of a folder, without targets, for prediction.
+
+    Attributes:
+        names: The names without suffix, sorted, such as "berlin/1".
+        files: The files in the same order.
+
+    Args:
+        folder: The folder; also those in it are read. See utils.data.files.
+        preprocess: PREPROCESS of the training.
+        name: What files are called, with a star for the name: `*_image`, `*.jpg`.
+
+    Raises:
+        ConfigError: The folder is missing or empty, or PREPROCESS is wrong.
+    """
+
+    deterministic = True
+
+    def __init__(
+        self,
+        folder: str | Path,
+        preprocess: Mapping | Preprocess | None = None,
+        name: str = "*",
+    ) -> None:
+        self.preprocess = _as_preprocess(preprocess)
+        try:
+            found = list_files(folder, name)
+        except (OSError, ValueError) as error:
+            raise ConfigError(str(error)) from error
+        self.names, self.files = list(found), list(found.values())
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, str]:
+        """Return x: (C, H, W) float32, and the name.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
+        return self.preprocess(read_array(self.files[index])), self.names[index]
 
 
 class Arrays(Dataset):
     """Samples that lie in memory; a batch is fetched at once by indexing.
 
+    Tensors as the model and the loss take them; `from_arrays` makes them of arrays as they are on
+    disk.
+
     Args:
         x: (N, ...), a tensor or an array; kept, not copied.
         y: (N, ...), the targets.
-        transform: A function (x, y) -> (x, y) for one sample; batches are then made one by one.
+        transform: As in PairedFolder, for one sample; batches are then made one by one.
 
     Raises:
-        ValueError: x and y differ in length.
+        ValueError: x and y differ in length, or the transform is no function.
     """
 
     def __init__(
-        self, x: Tensor | np.ndarray, y: Tensor | np.ndarray, transform: Transform | None = None
+        self, x: Tensor | np.ndarray, y: Tensor | np.ndarray, transform: Transforms = None
     ) -> None:
         self.x, self.y = torch.as_tensor(x), torch.as_tensor(y)
+        problems = check_transforms(transform)
         if len(self.x) != len(self.y):
-            raise ValueError(
+            problems.append(
                 f"Arrays: expected as many x as y, got {len(self.x)} and {len(self.y)}. Pair them."
             )
-        self.transform = transform
-        self.deterministic = self.collated = transform is None
+        if problems:
+            raise ConfigError(problems)
+        self.transform = make_transforms(transform)
+        self.deterministic = self.collated = not self.transform
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         x, y = self.x[index], self.y[index]
-        return (x, y) if self.transform is None else self.transform(x, y)
+        if self.transform:
+            x, y = x.clone(), y.clone()  # for a transform that works in place
+        for transform in self.transform:
+            x, y = transform(x, y)
+        return x, y
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor] | list:
         """Return the batch x: (N, ...), y: (N, ...); with a transform the list of its samples."""
-        if self.transform is not None:
+        if self.transform:
             return [self[index] for index in indices]
         rows = torch.as_tensor(indices)
         return self.x[rows], self.y[rows]
+
+
+def from_arrays(
+    x: np.ndarray | Sequence[np.ndarray],
+    y: np.ndarray | Sequence[np.ndarray],
+    task: str,
+    preprocess: Mapping | Preprocess | None = None,
+    transform: Transforms = None,
+    label_values: LabelValues | None = None,
+) -> Arrays:
+    """Make a dataset of arrays as they are on disk, in a notebook; what is done to files is done.
+
+    Args:
+        x: Pictures (N, H, W) or (N, H, W, C), channels last; or rows of numbers (N, C).
+        y: Of a segmentation masks (N, H, W) or (N, H, W, K); of a regression these, or numbers (N,)
+            or (N, K); of other tasks numbers of classes (N,), or one for each label (N, K).
+        task: One of utils.data.tasks.TASKS.
+        preprocess: PREPROCESS for x.
+        transform: As in PairedFolder.
+        label_values: As in PairedFolder.
+
+    Raises:
+        ConfigError: Arguments, lengths, shapes or values do not fit.
+    """
+    preprocess = _as_preprocess(preprocess)
+    x, y = _as_array(x, "x"), _as_array(y, "y")
+    is_map = task in MAP_TASKS and (task != "regression" or y.ndim > 2)
+    problems = check_transforms(transform)
+    problems += check_mask_options(task, label_values) if is_map else []
+    if not is_map and task not in ROW_TASKS:
+        known = dict.fromkeys((*MAP_TASKS, *ROW_TASKS))
+        hint = did_you_mean(str(task), known)
+        problems.append(f"task: expected one of {', '.join(known)}, got {task!r}.{hint}")
+    if x.ndim not in (2, 3, 4) or (x.ndim == 2 and is_map):
+        problems.append(
+            "x: expected pictures (N, H, W) or (N, H, W, C), or rows (N, C) with one target each, "
+            f"got shape {x.shape}. The first axis counts the samples."
+        )
+    elif is_map and x.shape[1:3] != y.shape[1:3] and not preprocess.size:
+        problems.append(
+            f"y: expected maps of the height and width of x, got shape {y.shape} beside {x.shape}. "
+            "Arrays are channels-last, (N, H, W, C)."
+        )
+    if problems:
+        raise ConfigError(problems)
+    transforms = make_transforms(transform)
+    if x.ndim == 2:
+        inputs = _prepare_rows(x, preprocess)
+    else:
+        transforms = _with_normalise(transforms, preprocess)
+        prepare = preprocess.prepare if transforms else preprocess
+        inputs = torch.stack([prepare(picture) for picture in x])
+    if is_map:
+        target = MaskTarget(task, label_values, preprocess.size)
+        targets = torch.stack([target(mask, f"y[{i}]") for i, mask in enumerate(y)])
+    else:
+        targets, _ = make_row_targets(y, task, None, "y")
+    return Arrays(inputs, targets, transforms)
+
+
+class TableRows(Arrays):
+    """The rows of a table: x are its columns of numbers, y is one of them.
+
+    Attributes:
+        columns: The names of the columns of x, in order.
+        classes: The names of the classes by number, where the target is text; else None.
+
+    Args:
+        path: A table with or without a row of names; see utils.data.tables. An array (rows,
+            columns) in any other format serves, too.
+        target: The column of y, or a list of them for multilabel and regression; None gives the
+            number of the row instead, for prediction. Columns without names are 0, 1, ...
+        task: "multiclass" or "embedding": y is int64, from numbers or from names of classes;
+            "binary", "multilabel", "regression": y is (K,) float32.
+        columns: The columns of x; None takes all others.
+        classes: The names of the classes in order; None: as those of this file sort. Give them
+            where training and validation are two files.
+        preprocess: PREPROCESS, its scale, and its mean and std for each column.
+        transform: A function (x, y) -> (x, y), or a list of them.
+        subset: "all", "train" or "val", as in PairedFolder.
+        holdout: The share of the rows held out, or their numbers from 0, as text.
+        fold: As in PairedFolder; seed, too.
+        seed: Another draw.
+        header: Whether the first row holds names; None: it is told by itself.
+
+    Raises:
+        ConfigError: The file or the arguments do not fit.
+        ImportError: The format needs a package that is missing.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        target: str | int | Sequence[str | int] | None,
+        task: str = "multiclass",
+        columns: Sequence[str | int] | None = None,
+        classes: Sequence[str] | None = None,
+        preprocess: Mapping | Preprocess | None = None,
+        transform: Transforms = None,
+        subset: str = "all",
+        holdout: Holdout = (),
+        fold: Fold = None,
+        seed: int = 0,
+        header: bool | None = None,
+    ) -> None:
+        self.preprocess = _as_preprocess(preprocess)
+        problems = check_split(subset, holdout, fold, seed) + check_transforms(transform)
+        if task not in ROW_TASKS:
+            hint = did_you_mean(str(task), ROW_TASKS)
+            problems.append(f"task: expected one of {', '.join(ROW_TASKS)}, got {task!r}.{hint}")
+        if self.preprocess.channels or self.preprocess.size:
+            problems.append(
+                "PREPROCESS: expected scale, mean and std alone for rows of a table, got "
+                f"{self.preprocess.config}. Take the others out."
+            )
+        try:
+            table = read_table(path, header)
+        except (OSError, ValueError) as error:
+            raise ConfigError([*problems, str(error)]) from error
+        is_one = isinstance(target, str | int)
+        targets = list(map(str, [target] if is_one else target or ()))
+        others = [name for name in table if name not in targets]
+        self.columns = others if columns is None else list(map(str, columns))
+        problems += _check_columns(path, table, self.columns, targets)
+        if problems:
+            raise ConfigError(problems)
+        x = _prepare_rows(np.stack([table[c] for c in self.columns], axis=1), self.preprocess)
+        self.classes = None
+        y = torch.arange(len(x))
+        if targets:
+            values = [table[c] for c in targets]
+            array = values[0] if is_one else np.stack(values, axis=1)
+            where = f'{path}, "{", ".join(targets)}"'
+            y, self.classes = make_row_targets(array, task, classes, where)
+        names = [str(number) for number in range(len(x))]
+        if subset != "all":
+            held, problems = held_out(names, holdout, fold, seed, f"rows of {path}")
+            rows = [i for i, name in enumerate(names) if (name in held) == (subset == "val")]
+            x, y = x[rows], y[rows]
+        if problems:
+            raise ConfigError(problems)
+        super().__init__(x, y, transform)
 
 
 class Digits(Arrays):
@@ -187,7 +431,7 @@ class Digits(Arrays):
         self,
         subset: str = "train",
         preprocess: Mapping | Preprocess | None = None,
-        transform: Transform | None = None,
+        transform: Transforms = None,
     ) -> None:
         if subset not in ("train", "val"):
             raise ValueError(
@@ -202,219 +446,96 @@ class Digits(Arrays):
             ) from error
         digits = load_digits()
         chosen = (np.arange(len(digits.target)) % 5 == 0) == (subset == "val")
-        if not isinstance(preprocess, Preprocess):
-            preprocess = Preprocess(self.PREPROCESS if preprocess is None else preprocess)
-        self.preprocess = preprocess
-        x = torch.stack([preprocess(image) for image in digits.images[chosen]])
-        super().__init__(x, torch.from_numpy(digits.target[chosen].astype(np.int64)), transform)
+        self.preprocess = _as_preprocess(self.PREPROCESS if preprocess is None else preprocess)
+        transforms = _with_normalise(transform, self.preprocess)
+        prepare = self.preprocess.prepare if transforms else self.preprocess
+        x = torch.stack([prepare(image) for image in digits.images[chosen]])
+        super().__init__(x, torch.from_numpy(digits.target[chosen].astype(np.int64)), transforms)
 
 
-class _Labels:
-    """Map the values of a mask to classes, all others being an error."""
+class _Memory:
+    """Tensors of any shapes, one behind the other: a single piece of memory to share."""
 
-    def __init__(self, label_values: Mapping[int, int]) -> None:
-        values = sorted(label_values)
-        self.values = np.array(values)
-        self.labels = np.array([label_values[value] for value in values], dtype=np.float32)
-        self.table = self._look_up(np.arange(256))
+    def __init__(self, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype) -> None:
+        self.shapes = shapes
+        self.ends = list(itertools.accumulate(map(math.prod, shapes)))
+        self.values = torch.empty(self.ends[-1], dtype=dtype)
 
-    def __call__(self, mask: np.ndarray, path: Path) -> np.ndarray:
-        # a table is ten times faster than a search, and nearly all masks are of 8 bits
-        labels = self.table.take(mask) if mask.dtype == np.uint8 else self._look_up(mask)
-        if labels.min() == _UNLISTED:
-            unlisted = np.unique(mask[labels == _UNLISTED])
-            raise ValueError(
-                f"{path}: expected the values {_some(self.values)} of label_values, got "
-                f"{_some(unlisted)}. List them, or correct the file."
-            )
-        return labels
+    def put(self, index: int, tensor: Tensor) -> None:
+        view = self._view(index)
+        assert tensor.shape == view.shape, f"header {view.shape}, values {tensor.shape}"
+        view.copy_(tensor)
 
-    def _look_up(self, mask: np.ndarray) -> np.ndarray:
-        nearest = np.searchsorted(self.values, mask).clip(max=len(self.values) - 1)
-        return np.where(self.values[nearest] == mask, self.labels[nearest], np.float32(_UNLISTED))
+    def __getitem__(self, index: int) -> Tensor:
+        return self._view(index).clone()  # whoever works in place shall not change the memory
+
+    def _view(self, index: int) -> Tensor:
+        end, shape = self.ends[index], self.shapes[index]
+        return self.values[end - math.prod(shape) : end].view(shape)
 
 
-def _check_values(mask: np.ndarray, task: str, path: Path) -> None:
-    """Refuse values on disk that a task cannot have, such as 255 in a binary mask."""
-    if task == "regression" or (task == "multiclass_segmentation" and mask.dtype.kind != "f"):
-        return
-    if task == "multiclass_segmentation":
-        rule, wrong = "whole numbers", (mask != np.floor(mask)) | np.isinf(mask)
-    elif mask.min() >= 0 and mask.max() <= 1:  # nearly free; false for NaN
-        return
-    else:
-        rule, wrong = "values in [0, 1]", ~((mask >= 0) & (mask <= 1))
-    if wrong.any():
-        raise ValueError(
-            f"{path}: expected {rule} for {task}, got {_some(np.unique(mask[wrong]))}. "
-            "Say what the values mean, as in label_values={0: 0, 255: 1}."
+def _as_preprocess(preprocess: Mapping | Preprocess | None) -> Preprocess:
+    return preprocess if isinstance(preprocess, Preprocess) else Preprocess(preprocess)
+
+
+def _with_normalise(transform: Transforms, preprocess: Preprocess) -> list[Transform]:
+    """Return the transforms, and after them mean and std of PREPROCESS; none if there are none."""
+    transforms = make_transforms(transform)
+    return [*transforms, functools.partial(_normalise, preprocess)] if transforms else []
+
+
+def _normalise(preprocess: Preprocess, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    return preprocess.normalise(x), y
+
+
+def _prepare_rows(rows: np.ndarray, preprocess: Preprocess) -> Tensor:
+    """Make rows (N, C) to a tensor (N, C) float32, each column being a channel of PREPROCESS."""
+    return preprocess(rows[:, None])[:, :, 0].T.contiguous()
+
+
+def _as_array(values: Any, name: str) -> np.ndarray:
+    if isinstance(values, Tensor):
+        raise ConfigError(
+            f"{name}: expected numpy arrays, channels last, got a tensor. Arrays(x, y) takes "
+            "tensors as they are."
         )
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ConfigError(f"{name}: expected arrays of equal shape, got {error}.") from error
 
 
-def _check_options(
-    task: str, transform: list, subset: str, holdout: object, label_values: Mapping | None
+def _check_columns(
+    path: str | Path, table: Mapping[str, np.ndarray], columns: list[str], targets: list[str]
 ) -> list[str]:
-    """Return what is wrong with the arguments of PairedFolder taken by themselves."""
     problems = []
-    for key, value, known in (("task", task, _TASKS), ("subset", subset, _SUBSETS)):
-        if value not in known:
-            hint = did_you_mean(str(value), known)
-            problems.append(f"{key}: expected one of {', '.join(known)}, got {value!r}.{hint}")
-    if not all(map(callable, transform)):
-        problems.append(
-            f"transform: expected functions (x, y) -> (x, y), got {shorten(transform)}. "
-            "Give the functions themselves."
-        )
-    if isinstance(holdout, Real):
-        is_right = 0 < holdout < 1
-    else:
-        is_right = isinstance(holdout, list | tuple | set | frozenset)
-        is_right = is_right and all(isinstance(stem, str) for stem in holdout)
-    if not is_right:
-        problems.append(
-            "holdout: expected a list of file names without suffix, as text, or a share between "
-            f"0 and 1, got {shorten(holdout)}. Correct it."
-        )
-    elif subset in _SUBSETS and bool(holdout) == (subset == "all"):
-        problems.append(
-            f'holdout: expected one with subset "train" or "val" and none with "all", got '
-            f'{shorten(holdout)} with "{subset}". Give both or neither.'
-        )
-    if label_values is not None:
-        problems += _check_label_values(task, label_values)
-    return problems
-
-
-def _check_label_values(task: str, label_values: Mapping) -> list[str]:
-    if task == "regression":
-        return [
-            f"label_values: expected none for {task}, got {shorten(label_values)}. Leave it out."
-        ]
-    limit = float("inf") if task == "multiclass_segmentation" else 1
-    is_right = (
-        isinstance(label_values, Mapping)
-        and len(label_values) > 0
-        and all(isinstance(value, int | float) for value in label_values)
-        and all(isinstance(label, int) and 0 <= label <= limit for label in label_values.values())
-    )
-    if is_right:
-        return []
-    classes = "class numbers from 0" if task == "multiclass_segmentation" else "0 or 1"
-    return [
-        f"label_values: expected numbers on disk with {classes} each, such as {{0: 0, 255: 1}}, "
-        f"got {shorten(label_values)}. Correct it."
-    ]
-
-
-def _find_pairs(root: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
-    """Return the pairs by name, sorted, and what is wrong with the folders."""
-    names = [pair for pair in _FOLDERS if any((root / name).is_dir() for name in pair)]
-    if len(names) != 1:
-        got = "both" if names else "neither" if root.is_dir() else "no such folder"
-        rule = "expected the folders x and y, or image and label"
-        return {}, [f"{root}: {rule}, got {got}. Name the folder that holds them (DATA_DIR=...)."]
-    folders = [root / name for name in names[0]]
-    found, problems = [], []
-    for folder in folders:
-        try:
-            found.append(list_files(folder))
-        except (OSError, ValueError) as error:
-            problems.append(str(error))
+    for name in (*columns, *targets):
+        if name not in table:
+            hint = did_you_mean(str(name), table)
+            problems.append(
+                f'{path}: expected one of the columns {some(list(table))}, got "{name}".{hint}'
+            )
     if problems:
-        return {}, problems
-    x_files, y_files = found
-    for files, others, other in ((x_files, y_files, folders[1]), (y_files, x_files, folders[0])):
-        alone = [str(files[stem]) for stem in files if stem not in others]
-        if alone:
-            problems.append(
-                f"{other}: expected a file of the same name for each in the folder beside it, got "
-                f"none for {_some(alone)}. Add the missing files, or take these out."
-            )
-    return {stem: (x_files[stem], y_files[stem]) for stem in x_files if stem in y_files}, problems
-
-
-def _hold_out(
-    root: str | Path, stems: Iterable[str], subset: str, holdout: Sequence[str] | float
-) -> tuple[set[str], list[str]]:
-    """Return the stems held out, and what is wrong with them."""
-    stems = set(stems)
-    if isinstance(holdout, Real):
-        # Python's own hash() differs from process to process
-        digests = {stem: hashlib.sha256(stem.encode()).digest()[:8] for stem in stems}
-        held_out = {s for s, digest in digests.items() if int.from_bytes(digest) < holdout * 2**64}
-    else:
-        held_out = set(holdout)
-    unknown = sorted(held_out - stems)
-    if unknown:
-        return held_out, [
-            f"holdout: expected names of files in {root}, got {_some(unknown)}. "
-            "Give the names without suffix."
-        ]
-    if subset != "all" and len(held_out) in (0, len(stems)):
-        return held_out, [
-            f"holdout: expected files on both sides, got {len(held_out)} of {len(stems)} held out "
-            f"by {shorten(holdout)}. Name the files to hold out."
-        ]
-    return held_out, []
-
-
-def _check_headers(files: list[tuple[Path, Path]], task: str, preprocess: Preprocess) -> list[str]:
-    """Return what the headers show: sizes that differ within a pair, channels that cannot be."""
-    problems, sizes = [], []
-    x_channels: dict[int, list[str]] = {}
-    y_channels: dict[int, list[str]] = {}
-    for x_file, y_file in files:
-        try:
-            *x_size, x_ch = read_header(x_file)
-            *y_size, y_ch = read_header(y_file)
-        except (OSError, ValueError) as error:
-            problems.append(str(error))
-            continue
-        if x_size != y_size:
-            sizes.append(f"{y_file} ({_times(y_size)}, its picture {_times(x_size)})")
-        x_channels.setdefault(x_ch, []).append(str(x_file))
-        y_channels.setdefault(y_ch, []).append(str(y_file))
-    if len(problems) > _NUM_NAMED:
-        problems[_NUM_NAMED:] = [f"and {len(problems) - _NUM_NAMED} more files like these."]
-    if sizes:
+        return problems
+    both = [name for name in columns if name in targets]
+    if both or not columns:
         problems.append(
-            f"expected masks of the height and width of their pictures, got {_some(sizes)}. "
-            "Arrays are channels-last, (H, W, C)."
+            f"columns: expected columns beside the target, got {some(both) or 'none'}. Name others."
         )
-    if not preprocess.channels:
-        problems += _check_equal("pictures", x_channels)
-    for ch_in, names in x_channels.items():
-        try:
-            preprocess.ch_out(ch_in)
-        except ValueError as error:
-            problems.append(f"{names[0]}: {error}")
-    if task in ("binary_segmentation", "multiclass_segmentation"):
-        many = [name for ch, names in y_channels.items() if ch != 1 for name in names]
-        if many:
-            problems.append(
-                f"expected masks of one channel for {task}, got more in {_some(many)}. "
-                "Save the classes as numbers in one channel."
-            )
-    else:
-        problems += _check_equal("masks", y_channels)
+    numeric = columns if len(targets) == 1 else [*columns, *targets]  # one target may be names
+    text = [name for name in numeric if table[name].dtype.kind != "f"]
+    if text:
+        return [
+            *problems,
+            f"{path}: expected numbers in the columns of x, got text in {some(text)}. "
+            "Name the columns of numbers: columns=[...].",
+        ]
+    gaps = {name: table[name] == "" for name in targets if table[name].dtype.kind != "f"}
+    gaps |= {name: np.isnan(table[name]) for name in (*columns, *targets) if name not in gaps}
+    named = [f'"{name}" (its row {gap.argmax() + 1})' for name, gap in gaps.items() if gap.any()]
+    if named:
+        problems.append(
+            f"{path}: expected a value in each row, got none in {some(named)}. "
+            "Fill these, or take the rows out."
+        )
     return problems
-
-
-def _check_equal(what: str, by_channels: dict[int, list[str]]) -> list[str]:
-    if len(by_channels) < 2:
-        return []
-    common, *others = sorted(by_channels, key=lambda ch: -len(by_channels[ch]))
-    found = "; ".join(f"{ch} in {_some(by_channels[ch])}" for ch in others)
-    return [
-        f"expected {what} of equal channels, got {common} in {len(by_channels[common])} files, "
-        f"but {found}. Convert these."
-    ]
-
-
-def _times(size: Sequence[int]) -> str:
-    return " x ".join(map(str, size))
-
-
-def _some(items: Sequence) -> str:
-    text = ", ".join(str(item) for item in items[:_NUM_NAMED])
-    return text + (f" and {len(items) - _NUM_NAMED} more" if len(items) > _NUM_NAMED else "")

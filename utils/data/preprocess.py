@@ -94,6 +94,17 @@ class Preprocess:
         Raises:
             ValueError: The array has another shape, or channels that do not fit; see ch_out.
         """
+        return self.normalise(self.prepare(array))
+
+    def prepare(self, array: np.ndarray) -> Tensor:
+        """Make the tensor, but leave mean and std to `normalise`; in between is augmented.
+
+        Returns:
+            (C, H, W) float32, contiguous, sharing no memory with the array.
+
+        Raises:
+            ValueError: As a call.
+        """
         if array.ndim not in (2, 3):
             raise ValueError(
                 f"PREPROCESS: expected an array (H, W) or (H, W, C), got shape {array.shape}. "
@@ -109,11 +120,17 @@ class Preprocess:
             x = F.interpolate(x[None], self.size, mode="bilinear", antialias=True)[0]
         if self._scale is not None:
             x.mul_(self._scale)
-        if self._mean is not None:
-            x.sub_(self._mean)
-        if self._std is not None:
-            x.div_(self._std)
         return x
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Subtract the mean and divide by std.
+
+        Args:
+            x: (C, H, W) float32; it is left as it is.
+        """
+        if self._mean is not None:
+            x = x - self._mean
+        return x if self._std is None else x / self._std
 
 
 def check_preprocess(config: Mapping | None) -> list[str]:

@@ -86,7 +86,9 @@ def decide(logits: Tensor, task: str) -> Tensor:
     return logits.argmax(dim=1) if kind == "softmax" else logits
 
 
-def check_target(target: Tensor, task: str, n_classes: int | None = None) -> str | None:
+def check_target(
+    target: Tensor, task: str, n_classes: int | None = None, ignore_index: int | None = None
+) -> str | None:
     """Say in one line what is wrong with the targets of a batch, or None when they fit the task.
 
     Args:
@@ -95,6 +97,7 @@ def check_target(target: Tensor, task: str, n_classes: int | None = None) -> str
         n_classes: K, the outputs of the model; None leaves it unchecked. Binary tasks have one
             whatever it says, and identities of an embedding are not bound by it: validation
             shows new ones.
+        ignore_index: A value that loss and metrics leave out.
 
     Raises:
         ValueError: The task is unknown.
@@ -120,6 +123,8 @@ def check_target(target: Tensor, task: str, n_classes: int | None = None) -> str
             bad = bad | (target >= n_classes)
             rule = f"classes 0..{n_classes - 1}"
             remedy = "Map them, for files by label_values, or give the model more outputs."
+    if ignore_index is not None:
+        bad = bad & (target != ignore_index)
     if bad.any():
         return f"target: expected {rule} for {task}, got {_values(target[bad])}. {remedy}"
     return None

@@ -1,12 +1,104 @@
 """Augment a picture and its mask together; for PairedFolder(transform=[...]).
 
-Each takes and returns x: (C, H, W) and y: (H, W) or (K, H, W), draws from torch's global generator
-(which the kit seeds for every sample) and leaves its arguments as they are. Bind arguments by
+A transform takes and returns x: (C, H, W) and y: (H, W) or (K, H, W), draws from torch's global
+generator (which the kit seeds for every sample) and leaves its arguments as they are. It sees x
+after channels, size and scale of PREPROCESS, and before mean and std. Bind arguments by
 functools.partial, which can be captured: partial(random_crop, size_px=256).
+
+Transforms of torchvision.transforms.v2 serve, too: the class, a partial of it, or an object. They
+get x as an image and y as a mask, so that geometry changes both, y to the nearest pixel, and colour
+x alone.
 """
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from config.errors import shorten
+
+Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+# of torchvision: these reckon with values in 0..1 and cut off all others
+_OF_UNIT_RANGE = (
+    *("AugMix", "AutoAugment", "ColorJitter", "GaussianNoise", "RandAugment"),
+    *("RandomAdjustSharpness", "RandomAutocontrast", "RandomEqualize", "RandomInvert"),
+    *("RandomPhotometricDistort", "RandomPosterize", "RandomSolarize", "TrivialAugmentWide"),
+)
+
+
+def make_transforms(transform: Any) -> list[Transform]:
+    """Return what a `transform=` argument says as a list of functions (x, y) -> (x, y).
+
+    Args:
+        transform: None, a function, one of torchvision (see the module), or a list of these.
+    """
+    if transform is None or callable(transform):
+        transform = [] if transform is None else [transform]
+    return list(map(_as_pair, transform))
+
+
+def check_transforms(transform: Any) -> list[str]:
+    """Return what is wrong with a `transform=` argument, a line for each problem."""
+    if transform is None or callable(transform):
+        transform = [] if transform is None else [transform]
+    if not isinstance(transform, Sequence) or not all(map(callable, transform)):
+        return [
+            f"transform: expected functions (x, y) -> (x, y), got {shorten(transform)}. "
+            "Give the functions themselves."
+        ]
+    old = [part for part in transform if _module(part) == "torchvision.transforms.transforms"]
+    return [
+        f"transform: expected one of torchvision.transforms.v2, got {shorten(part)}. "
+        "Take the class of the same name from there, which moves masks, too."
+        for part in old
+    ]
+
+
+class _Torchvision:
+    """A transform of torchvision.transforms.v2 as a function (x, y) -> (x, y)."""
+
+    def __init__(self, transform: Callable[..., Any]) -> None:
+        self.transform = transform
+        self.of_unit_range = [name for name in _names(transform) if name in _OF_UNIT_RANGE]
+
+    def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        from torchvision import tv_tensors
+
+        if self.of_unit_range and (x.min() < -1e-3 or x.max() > 1 + 1e-3):
+            raise ValueError(
+                f"transform: expected values in 0..1 for {self.of_unit_range[0]}, got "
+                f"{x.min():g}..{x.max():g}. Scale them by PREPROCESS, as in {{'scale': 1 / 255}}."
+            )
+        # a class or a number beside a picture is passed on as it is
+        is_map = y.ndim > 1 and y.shape[-2:] == x.shape[-2:]
+        x, y = self.transform(tv_tensors.Image(x), tv_tensors.Mask(y) if is_map else y)
+        return x.as_subclass(Tensor), y.as_subclass(Tensor)
+
+
+def _as_pair(transform: Any) -> Transform:
+    # torchvision doubles the time of an import; who gives one of its transforms has it imported
+    v2 = sys.modules.get("torchvision.transforms.v2")
+    if v2 is None:
+        return transform
+    made = transform.func if isinstance(transform, functools.partial) else transform
+    if isinstance(made, type) and issubclass(made, v2.Transform):
+        transform = transform()
+    return _Torchvision(transform) if isinstance(transform, v2.Transform) else transform
+
+
+def _module(transform: Any) -> str:
+    made = transform.func if isinstance(transform, functools.partial) else transform
+    return getattr(made if isinstance(made, type) else type(made), "__module__", "")
+
+
+def _names(transform: Any) -> list[str]:
+    """Return the names of a transform of torchvision and of those in it."""
+    parts = getattr(transform, "transforms", ())
+    return [type(transform).__name__, *(name for part in parts for name in _names(part))]
 
 
 def random_crop(x: Tensor, y: Tensor, size_px: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Datasets: pairs of files, arrays in memory, digits."""
+"""Datasets: pairs of files, files alone, arrays in memory, rows of tables, digits."""
 
 import functools
 import multiprocessing
@@ -9,19 +9,31 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
 import utils.data
 from config.errors import ConfigError
-from utils.data import Arrays, Digits, PairedFolder, Preprocess
-from utils.data.files import write_array
+from models.predictor import Predictor
+from tests.test_utils.test_data.test_files import write_any
+from utils.data import (
+    Arrays,
+    Digits,
+    InputFolder,
+    PairedFolder,
+    Preprocess,
+    TableRows,
+    from_arrays,
+)
+from utils.data.files import SUFFIXES, read_array, write_array
+from utils.data.loading import make_loader
 from utils.data.transforms import flip, random_crop
 
 
 def write_pairs(root, x, y, folders=("x", "y"), suffixes=(".npy", ".npy")):
     """Write {stem: array} for both sides; return the root."""
     for folder, arrays, suffix in zip(folders, (x, y), suffixes, strict=True):
-        (root / folder).mkdir(parents=True)
+        (root / folder).mkdir(parents=True, exist_ok=True)
         for stem, array in arrays.items():
             write_array(root / folder / f"{stem}{suffix}", array)
     return root
@@ -58,6 +70,128 @@ def test_pairs_are_matched_by_name_whatever_the_suffix(tmp_path, folders):
         assert [file.name for file in files] == [f"{name}.png", f"{name}.npy"]
         assert torch.equal(x_item, torch.from_numpy(x[name]).permute(2, 0, 1).float())
         assert torch.equal(y_item, torch.from_numpy(y[name])[None].float())
+
+
+def load(dataset, train=False, **config):
+    """Return the batches of one epoch, as a run gets them."""
+    loader = make_loader(dataset, {"batch_size": 2, **config}, 0, torch.device("cpu"), train)
+    return list(loader)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_format_reaches_a_batch(tmp_path, suffix):
+    array = np.kron(np.arange(15).reshape(3, 5), np.ones((16, 16), int)).astype(np.uint8)
+    for folder, factor in (("x", 15), ("y", 1)):
+        (tmp_path / folder).mkdir()
+        for name in ("a", "b"):
+            write_any(tmp_path / folder / f"{name}{suffix}", array * factor)
+    is_exact = suffix not in (".jpg", ".jpeg", ".webp")
+    task = "multiclass_segmentation" if is_exact else "regression"
+    (batch,) = load(PairedFolder(tmp_path, task=task))
+    n_channels = 3 if suffix == ".webp" else 1
+    assert batch.x.shape == (2, n_channels, 48, 80) and batch.x.dtype == torch.float32
+    expected = torch.from_numpy(array)
+    assert (batch.x[1, 0] - 15 * expected).abs().max() <= (0 if is_exact else 3)
+    if is_exact:
+        assert torch.equal(batch.y[0], expected.long())
+
+
+def test_several_bands_and_classes_reach_a_batch(tmp_path):
+    x = np.random.default_rng(0).normal(size=(2, 6, 4, 4)).astype(np.float32)  # height and bands
+    y = np.random.default_rng(1).integers(0, 5, (2, 6, 4))
+    write_pairs(tmp_path, dict(zip("ab", x, strict=True)), dict(zip("ab", y, strict=True)))
+    dataset = PairedFolder(tmp_path, task="multiclass_segmentation", preprocess={"scale": 0.5})
+    (batch,) = load(dataset)
+    assert torch.equal(batch.x, torch.from_numpy(x).permute(0, 3, 1, 2) * 0.5)
+    assert torch.equal(batch.y, torch.from_numpy(y))
+    # the same array, as predict.py gives it to the network
+    first = Predictor(torch.nn.Identity(), "cpu", preprocess={"scale": 0.5})
+    assert torch.equal(first.logits(read_array(tmp_path / "x" / "a.npy"))[0], batch.x[0])
+
+
+def test_a_mask_may_have_another_resolution_where_both_are_resized(tmp_path):
+    write_pairs(tmp_path, pictures("a", shape=(12, 18, 3)), masks("a", shape=(4, 6)))
+    with pytest.raises(ConfigError, match=r'a\.npy \(4 x 6, its picture 12 x 18\).*"size"'):
+        PairedFolder(tmp_path)
+    x, y = PairedFolder(tmp_path, preprocess={"size": [8, 12]})[0]
+    assert x.shape == (3, 8, 12) and y.shape == (1, 8, 12)
+    write_array(tmp_path / "y" / "a.npy", np.zeros((6, 4), np.uint8))
+    with pytest.raises(ConfigError, match="6 x 4, its picture 12 x 18"):
+        PairedFolder(tmp_path, preprocess={"size": [8, 12]})
+
+
+def test_coloured_masks_are_told_apart_by_their_colours(tmp_path):
+    mask = np.zeros((8, 6, 3), np.uint8)
+    mask[2:5], mask[5:] = (255, 0, 0), (0, 0, 255)
+    write_pairs(tmp_path, pictures("a", "b"), {"a": mask}, suffixes=(".npy", ".png"))
+    picture = Image.fromarray(mask).convert("P", palette=Image.Palette.ADAPTIVE, colors=3)
+    picture.save(tmp_path / "y" / "b.png")  # a palette in any order
+    options = {"task": "multiclass_segmentation"}
+    colours = {(0, 0, 0): 0, (255, 0, 0): 1, (0, 0, 255): 2}
+    dataset = PairedFolder(tmp_path, label_values=colours, **options)
+    for _, y in dataset:
+        assert y[:, 0].tolist() == [0, 0, 1, 1, 1, 2, 2, 2]
+    write_array(tmp_path / "y" / "b.png", mask[..., 0])
+    with pytest.raises(ConfigError, match=r"masks of three channels .* others in .*b\.png"):
+        PairedFolder(tmp_path, label_values=colours, **options)
+
+
+# ------------------------------------------------------------------------- pairs: folders
+
+
+def test_folders_and_files_may_have_any_name(tmp_path):
+    for name, array in pictures("1", "2", "deep/1").items():
+        path = tmp_path / "images" / f"img_{name}.png" if "/" not in name else None
+        path = path or tmp_path / "images" / "deep" / "img_1.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_array(path, array)
+        mask = tmp_path / "labels" / path.parent.relative_to(tmp_path / "images")
+        mask.mkdir(parents=True, exist_ok=True)
+        write_array(mask / f"{path.stem[4:]}-mask.npy", array[..., 0] % 2)
+    options = {"image_dir": tmp_path / "images", "mask_dir": str(tmp_path / "labels")}
+    dataset = PairedFolder(image_name="img_*", mask_name="*-mask", **options)
+    assert dataset.names == ["1", "2", "deep/1"]
+    for x, y in dataset:
+        assert torch.equal(y, x[:1] % 2)
+    held = PairedFolder(
+        image_name="img_*", mask_name="*-mask", subset="val", holdout=["deep/*"], **options
+    )
+    assert held.names == ["deep/1"]
+    with pytest.raises(ConfigError, match=r"none for .*img_1\.png(.|\n)*none for .*1-mask\.npy"):
+        PairedFolder(**options)
+
+
+@pytest.mark.parametrize("names", [{}, {"image_name": "*.jpg", "mask_name": "*.png"}])
+def test_pictures_and_masks_may_share_a_folder(tmp_path, names):
+    suffixes = (".npy", ".png")
+    if names:
+        Image.new("RGB", (6, 8)).save(tmp_path / "a.jpg")
+        write_array(tmp_path / "a.png", masks("a")["a"])
+    else:
+        names = {"mask_name": "*_mask"}
+        for suffix, name in zip(suffixes, ("a", "a_mask"), strict=True):
+            write_array(tmp_path / f"{name}{suffix}", masks("a")["a"])
+    dataset = PairedFolder(image_dir=tmp_path, mask_dir=tmp_path, **names)
+    assert dataset.names == ["a"] and dataset[0][1].shape == (1, 8, 6)
+
+
+def test_the_folder_of_masks_may_lie_in_that_of_pictures(tmp_path):
+    write_pairs(tmp_path, pictures("a"), masks("a"), folders=("", "masks"))
+    assert PairedFolder(image_dir=tmp_path, mask_dir=tmp_path / "masks").names == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("options", "got"),
+    [
+        ({}, "got none"),
+        ({"image_dir": "a"}, "got image_dir 'a'"),
+        ({"mask_dir": "a"}, "got mask_dir 'a'"),
+        ({"root": "r", "image_dir": "a", "mask_dir": "b"}, "got root 'r' and image_dir 'a' and"),
+    ],
+)
+def test_folders_are_given_one_way(options, got):
+    with pytest.raises(ConfigError, match=f"root: expected root alone, or .*, {got}"):
+        PairedFolder(**options)
 
 
 def test_training_and_prediction_see_the_same_tensor(tmp_path):
@@ -159,7 +293,141 @@ def test_transforms_belong_to_one_dataset_alone(tmp_path):
     assert PairedFolder(tmp_path, transform=[]).deterministic
 
 
+def test_a_picture_is_augmented_before_mean_and_std(tmp_path):
+    write_pairs(tmp_path, pictures("a"), masks("a"))
+    config = {"scale": 1 / 255, "mean": [0.5, 0.4, 0.3], "std": 0.25}
+    options = {"subset": "all", "preprocess": config}
+    plain = PairedFolder(tmp_path, **options)[0][0]
+    assert torch.equal(PairedFolder(tmp_path, transform=in_unit_range, **options)[0][0], plain)
+
+
+def in_unit_range(x, y):
+    assert x.min() >= 0 and x.max() <= 1 and x.max() > 0.5
+    return x, y
+
+
+def test_torchvision_serves_as_a_transform(tmp_path):
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    y = {name: mask[..., None] for name, mask in masks("a", "b", n=5).items()}
+    write_pairs(tmp_path, {name: mask * 50 for name, mask in y.items()}, y)
+    rotation = functools.partial(v2.RandomAffine, degrees=90, translate=(0.3, 0.3))
+    dataset = PairedFolder(
+        tmp_path,
+        task="multiclass_segmentation",
+        preprocess={"scale": 1 / 255, "mean": 0.5},
+        transform=[rotation, v2.ColorJitter(brightness=(0.5, 0.5))],
+    )
+    (first,), (again,) = load(dataset, train=True), load(dataset, train=True)
+    assert torch.equal(first.x, again.x) and torch.equal(first.y, again.y)
+    assert torch.allclose((first.x[:, 0] + 0.5) * 2 * 255, first.y * 50.0, atol=1e-3)
+    assert type(first.x) is torch.Tensor
+    assert torch.equal(load(PairedFolder(tmp_path, task="regression"))[0].x[0], read(y["a"] * 50))
+
+
+def read(array):
+    return torch.from_numpy(array).permute(2, 0, 1).float()
+
+
+def test_repeat_gives_each_picture_again_augmented_anew(tmp_path):
+    write_pairs(tmp_path, pictures("a", "b"), masks("a", "b"))
+    dataset = PairedFolder(tmp_path, transform=plus_noise, repeat=3)
+    assert len(dataset) == 6 and dataset.names == ["a", "b"]
+    batches = load(dataset, train=True, shuffle=False, batch_size=6)
+    x, y = batches[0]
+    assert torch.equal(y[0], y[2]) and torch.equal(y[0], y[4])
+    assert len(x[::2, 0, 0, 0].unique()) == 3
+    assert len(list(PairedFolder(tmp_path, repeat=2))) == 4  # iterating ends
+    with pytest.raises(ConfigError, match="repeat: expected a count from 1, got 0"):
+        PairedFolder(tmp_path, repeat=0)
+
+
+# -------------------------------------------------------------------------- pairs: memory
+
+
+CONFIG = {"scale": 1 / 255, "mean": [0.5, 0.4, 0.3], "size": [4, 4]}
+
+
+@pytest.mark.parametrize("transform", [None, plus_noise])
+@pytest.mark.parametrize("task", ["binary_segmentation", "multiclass_segmentation"])
+def test_with_cache_nothing_is_read_any_more(tmp_path, monkeypatch, transform, task):
+    x = pictures("a", "b") | pictures("c", shape=(9, 5, 3))
+    write_pairs(tmp_path, x, masks("a", "b") | masks("c", shape=(9, 5)))
+    for config in (CONFIG, {"scale": 0.5}):
+        options = {"task": task, "preprocess": config, "transform": transform}
+        reads = []
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "utils.data.datasets.read_array",
+                lambda path, reads=reads, **how: reads.append(path) or read_array(path, **how),
+            )
+            cached = PairedFolder(tmp_path, cache=True, **options)
+            assert len(reads) == 6
+            epochs = [load(cached, batch_size=1) for _ in range(2)]
+            assert len(reads) == 6
+        for batches in epochs:
+            for batch, expected in zip(
+                batches, load(PairedFolder(tmp_path, **options), batch_size=1), strict=True
+            ):
+                assert torch.equal(batch.x, expected.x) and torch.equal(batch.y, expected.y)
+
+
+def in_place(x, y):
+    return x.zero_(), y.zero_()
+
+
+def test_a_transform_that_works_in_place_leaves_the_memory_alone(tmp_path):
+    write_pairs(tmp_path, pictures("a"), {"a": np.ones((8, 6), np.uint8)})
+    dataset = PairedFolder(tmp_path, transform=in_place, cache=True)
+    dataset[0]
+    dataset.transform = []
+    assert dataset[0][0].max() > 0 and dataset[0][1].min() == 1
+    data = Arrays(torch.ones(2, 1, 3, 3), torch.ones(2, 3, 3), transform=in_place)
+    assert data[0][0].max() == 0 and data.x.min() == data.y.min() == 1
+
+
+def test_with_cache_every_damaged_file_is_named_at_once(tmp_path):
+    write_pairs(tmp_path, pictures("a", "b"), masks("a"), suffixes=(".png", ".npy"))
+    write_array(tmp_path / "y" / "b.npy", np.full((8, 6), 255))
+    path = tmp_path / "x" / "a.png"
+    path.write_bytes(path.read_bytes()[:80])
+    with pytest.raises(ConfigError, match=r"a\.png: expected a readable") as caught:
+        PairedFolder(tmp_path, cache=True)
+    assert "b.npy: expected values in [0, 1]" in caught.value.problems[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_workers_share_the_memory(tmp_path, context):
+    stems = [f"s{i}" for i in range(5)]
+    write_pairs(tmp_path, pictures(*stems), masks(*stems))
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    dataset = PairedFolder(tmp_path, transform=[plus_noise, v2.RandomVerticalFlip()], cache=True)
+    expected = load(dataset, train=True)
+    for path in (tmp_path / "x").iterdir():
+        path.unlink()
+    loader = make_loader(
+        dataset,
+        {"batch_size": 2, "num_workers": 1, "multiprocessing_context": context},
+        0,
+        torch.device("cpu"),
+        True,
+    )
+    for _ in range(2):
+        for batch, alone in zip(loader, expected, strict=True):
+            assert torch.equal(batch.x, alone.x) and torch.equal(batch.y, alone.y)
+    assert dataset._memory[0].values.is_shared() == (context == "spawn")
+
+
 # ------------------------------------------------------------------------ pairs: holdout
+
+
+@pytest.mark.parametrize("how", [{"holdout": 0.4}, {"fold": [1, 3]}, {"fold": (0, 3), "seed": 5}])
+def test_training_and_validation_share_no_file(tmp_path, how):
+    stems = [f"s{i:02}" for i in range(12)]
+    write_pairs(tmp_path, pictures(*stems), masks(*stems))
+    train, val = (set(PairedFolder(tmp_path, subset=s, **how).names) for s in ("train", "val"))
+    assert train | val == set(stems) and not train & val
+    assert len(val) == 4 or "holdout" in how
 
 
 def test_held_out_files_are_on_one_side_only(tmp_path):
@@ -262,9 +530,12 @@ def test_missing_empty_and_doubtful_folders(tmp_path):
         ({"subset": "val", "holdout": 1.5}, "a share between 0 and 1, got 1.5"),
         ({"subset": "val", "holdout": True}, "a share between 0 and 1, got True"),
         ({"subset": "val", "holdout": ["a", "z"]}, "holdout: expected names of files .* got z"),
+        ({"subset": "val", "fold": [2, 2]}, r"fold: expected .* got \[2, 2\]"),
+        ({"subset": "val", "holdout": 0.5, "seed": "a"}, "seed: expected a whole number, got 'a'"),
+        ({"image_name": "img"}, r"/x: expected a name with one \*, got \"img\""),
         ({"subset": "val", "holdout": ["a", "b"]}, "both sides, got 2 of 2 held out"),
-        ({"subset": "train", "holdout": 1e-9}, "both sides, got 0 of 2 held out by 1e-09"),
-        ({"label_values": {0: 0, 255: 2}}, "numbers on disk with 0 or 1 each"),
+        ({"subset": "train", "fold": (2, 3)}, r"both sides, got 0 of 2 held out by fold \(2, 3\)"),
+        ({"label_values": {0: 0, 255: 2}}, "numbers on disk with 0, 1 or 255 each"),
         ({"label_values": {"0": 0}}, "label_values: expected numbers on disk"),
         ({"label_values": {}}, "label_values: expected numbers on disk"),
         (
@@ -326,9 +597,155 @@ def test_arrays_with_a_transform_are_neither_deterministic_nor_collated():
     assert batch_x.shape == (3, 4) and batch_y.tolist() == [0, 1, 2]
 
 
+def test_pictures_alone_come_with_their_names(tmp_path):
+    for name, array in pictures("b", "a").items():
+        write_array(tmp_path / f"{name}_x.npy", array)
+    (tmp_path / "deep").mkdir()
+    write_array(tmp_path / "deep" / "a_x.png", pictures("a")["a"])
+    (tmp_path / "deep" / "notes.json").touch()
+    dataset = InputFolder(tmp_path, {"scale": 0.5}, name="*_x")
+    assert dataset.names == ["a", "b", "deep/a"] and len(dataset) == 3
+    batches = load(dataset)
+    assert [list(batch.y) for batch in batches] == [["a", "b"], ["deep/a"]]
+    expected = Preprocess({"scale": 0.5})(pictures("a")["a"])
+    assert torch.equal(batches[1].x[0], expected)
+    for folder, options in ((tmp_path / "gone", {}), (tmp_path, {"preprocess": {"scal": 1}})):
+        with pytest.raises(ConfigError, match='expected a folder|Did you mean "scale"'):
+            InputFolder(folder, **options)
+
+
 def test_arrays_of_unequal_length_are_refused():
     with pytest.raises(ValueError, match="as many x as y, got 3 and 2"):
         Arrays(np.zeros((3, 1)), np.zeros(2))
+
+
+# --------------------------------------------------------------------- arrays in a notebook
+
+
+@pytest.mark.parametrize("bands", [(), (3,)])
+@pytest.mark.parametrize("transform", [None, no_change])
+def test_arrays_give_what_the_same_files_give(tmp_path, bands, transform):
+    x, y = pictures("a", "b", shape=(8, 6, *bands)), masks("a", "b", n=5)
+    write_pairs(tmp_path, x, y)
+    options = {
+        "task": "multiclass_segmentation",
+        "preprocess": {"scale": 1 / 255, "mean": 0.4, "size": [4, 3]},
+        "label_values": {0: 0, 1: 1, 2: 2, 3: 3, 4: 4},
+        "transform": transform,
+    }
+    (expected,) = load(PairedFolder(tmp_path, **options))
+    for many in (list, np.stack):
+        data = from_arrays(many(list(x.values())), many(list(y.values())), **options)
+        (batch,) = load(data)
+        assert torch.equal(batch.x, expected.x) and torch.equal(batch.y, expected.y)
+        assert data.collated == (transform is None)
+
+
+def test_rows_of_numbers_serve_as_x():
+    x, y = np.arange(6.0).reshape(3, 2), [2, 0, 1]
+    data = from_arrays(x, y, "multiclass", preprocess={"scale": 2, "mean": [1, 0]})
+    assert data.x.dtype == torch.float32 and data.x.tolist() == [[-1, 2], [3, 6], [7, 10]]
+    assert data.y.tolist() == [2, 0, 1] and data.y.dtype == torch.int64
+    assert from_arrays(x, [0.5, 1, 2], "regression").y.shape == (3, 1)
+    assert from_arrays(np.zeros((3, 4, 4)), [1, 0, 1], "binary").x.shape == (3, 1, 4, 4)
+
+
+def test_maps_of_a_regression_are_channels_first():
+    y = np.arange(24.0).reshape(1, 2, 4, 3)
+    data = from_arrays(np.zeros((1, 2, 4)), y, "regression")
+    assert torch.equal(data.y, torch.from_numpy(y).permute(0, 3, 1, 2).float())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (([1, 2], [0, 1], "multiclass"), r"x: expected pictures .* got shape \(2,\)"),
+        ((np.zeros((2, 3)), np.zeros((2, 3)), "binary_segmentation"), "x: expected pictures"),
+        ((np.zeros((2, 3)), [0, 1], "multiclas"), 'task: .* Did you mean "multiclass"'),
+        ((torch.zeros(2, 3), [0, 1], "multiclass"), "x: expected numpy arrays, .* got a tensor"),
+        (([[1, 2], [3]], [0, 1], "multiclass"), "x: expected arrays of equal shape"),
+        ((np.zeros((2, 3)), [0, 1, 1], "multiclass"), "as many x as y, got 2 and 3"),
+        ((np.zeros((2, 3, 4)), np.zeros((2, 4, 3)), "regression"), r"of x, got shape \(2, 4, 3\)"),
+        ((np.zeros((2, 4, 4)), np.full((2, 4, 4), 7), "binary_segmentation"), r"y\[0\]: .* got 7"),
+        ((np.zeros((2, 3)), [0, -1], "multiclass"), "y: target: expected numbers from 0"),
+        ((np.zeros((2, 3)), [0, 1], "multiclass", None, 3), "transform: expected functions"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_described(arguments, problem):
+    with pytest.raises(ValueError, match=problem):
+        from_arrays(*arguments)
+
+
+# ----------------------------------------------------------------------------- rows of tables
+
+TABLE = "id,size,weight,kind\nq,1,10,cat\nr,2,20,dog\ns,3,30,cat\nt,4,40,eel\n"
+
+
+@pytest.fixture
+def table(tmp_path):
+    (tmp_path / "t.csv").write_text(TABLE)
+    return tmp_path / "t.csv"
+
+
+def test_rows_are_samples(table):
+    columns = ["weight", "size"]
+    rows = TableRows(table, "kind", columns=columns, preprocess={"mean": [20, 2], "std": [10, 1]})
+    assert rows.columns == columns and rows.classes == ["cat", "dog", "eel"]
+    assert rows.x.tolist() == [[-1, -1], [0, 0], [1, 1], [2, 2]] and rows.y.tolist() == [0, 1, 0, 2]
+    assert (rows.x.dtype, rows.y.dtype, rows.collated) == (torch.float32, torch.int64, True)
+    batch = load(rows, batch_size=3)[0]
+    assert batch.x.shape == (3, 2) and batch.y.tolist() == [0, 1, 0]
+    named = TableRows(table, "kind", columns=columns, classes=["eel", "dog", "cat"])
+    assert named.y.tolist() == [2, 1, 2, 0] and named.x.tolist()[0] == [10, 1]
+
+
+def test_rows_of_every_task(table, tmp_path):
+    numbers = tmp_path / "n.txt"
+    np.savetxt(numbers, [[1, 0, 1, 0.5], [2, 1, 1, 1.5]])
+    assert TableRows(numbers, "1", "binary", columns=["0"]).y.tolist() == [[0], [1]]
+    rows = TableRows(numbers, ["1", "2"], "multilabel")
+    assert rows.columns == ["0", "3"] and rows.y.tolist() == [[0, 1], [1, 1]]
+    assert TableRows(numbers, "3", "regression").y.tolist() == [[0.5], [1.5]]
+    assert TableRows(numbers, 0, "embedding", columns=[3]).x.tolist() == [[0.5], [1.5]]
+    rows = TableRows(table, None, columns=["size"])  # for prediction
+    assert rows.x.tolist() == [[1], [2], [3], [4]] and rows.y.tolist() == [0, 1, 2, 3]
+    np.save(tmp_path / "n.npy", np.loadtxt(numbers))
+    assert torch.equal(TableRows(tmp_path / "n.npy", "0").x, TableRows(numbers, "0").x)
+
+
+def test_rows_are_split_and_classes_are_those_of_the_whole_file(table):
+    options = {"columns": ["size"], "target": "kind"}
+    val = TableRows(table, subset="val", holdout=["3"], **options)
+    train = TableRows(table, subset="train", holdout=["3"], **options)
+    assert val.x.tolist() == [[4]] and val.y.tolist() == [2]
+    assert train.x.tolist() == [[1], [2], [3]] and train.classes == ["cat", "dog", "eel"]
+    folds = [TableRows(table, subset="val", fold=(i, 2), seed=3, **options) for i in (0, 1)]
+    assert sorted(torch.cat([fold.x for fold in folds]).flatten().tolist()) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "problem"),
+    [
+        (TABLE, {"target": "kid"}, 'one of the columns id, .*, got "kid". Did you mean "kind"'),
+        (TABLE, {"columns": ["siz"]}, 'got "siz". Did you mean "size"'),
+        (TABLE, {}, "numbers in the columns of x, got text in id. Name the columns"),
+        (TABLE, {"columns": []}, "expected columns beside the target, got none"),
+        (TABLE, {"columns": ["size", "kind"]}, "beside the target, got kind"),
+        (TABLE, {"columns": ["size"], "target": ["weight", "kind"]}, "got text in kind"),
+        (TABLE, {"columns": ["size"], "task": "regression"}, 't.csv, "kind": expected numbers'),
+        (TABLE, {"columns": ["size"], "task": "map"}, "task: expected one of binary,"),
+        (TABLE, {"columns": ["size"], "classes": ["cat"]}, "one of cat, got dog, eel"),
+        (TABLE, {"columns": ["size"], "preprocess": {"size": [1, 1]}}, "scale, mean and std alone"),
+        (TABLE, {"columns": ["size"], "subset": "val", "holdout": ["9"]}, "names of rows of .* 9"),
+        (TABLE, {"columns": ["size"], "transform": 3}, "transform: expected functions"),
+        ("size,kind\n1,cat\n,dog\n3,\n", {}, r'none in "kind" \(its row 3\), "size" \(its row 2'),
+        ("size,kind\n1\n", {}, "1 cells in row 2 and 2 in the first"),
+    ],
+)
+def test_rows_that_do_not_fit_are_described(tmp_path, text, options, problem):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ValueError, match=problem):
+        TableRows(tmp_path / "t.csv", **({"target": "kind"} | options))
 
 
 def test_digits_are_real_split_and_scaled():

@@ -55,6 +55,16 @@ def test_scale_then_mean_then_std():
     assert x[1].unique().item() == pytest.approx((10 * 0.5 - 2) / 5)
 
 
+def test_mean_and_std_can_wait():
+    preprocess = Preprocess({"scale": 0.5, "mean": [1, 2], "std": [4.0, 5.0], "size": [3, 3]})
+    array = numbers(6, 6, 2)
+    x = preprocess.prepare(array)
+    assert torch.equal(x, Preprocess({"scale": 0.5, "size": [3, 3]})(array))
+    before = x.clone()
+    assert torch.equal(preprocess.normalise(x), preprocess(array))
+    assert torch.equal(x, before)
+
+
 def test_integers_are_not_scaled_unasked():
     assert Preprocess()(np.full((2, 2), 255, np.uint8)).max() == 255
 
