@@ -17,6 +17,7 @@ extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 html_theme = "furo"
+html_show_copyright = False
 html_title = f"{project} {release}"
 exclude_patterns = ["_build", "_generated"]
 nitpicky = True
