@@ -41,6 +41,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         action="store_true",
         help="train a few batches, kill the run, resume it, and tell whether the bits are equal",
     )
+    parser.add_argument(
+        "-s", "--smtp", metavar="ADDRESS", help="mail how the run ends; several by commas"
+    )
     parser.add_argument("-w", "--warnings", action="store_true", help="show libraries' warnings")
     args = parser.parse_intermixed_args(argv)
     args.overrides = [text for text in args.arguments if "=" in text or text.startswith("~")]
@@ -92,6 +95,8 @@ def run(args: argparse.Namespace, prepare: Prepare | None = None) -> int:
         warnings.filterwarnings("ignore")
     try:
         config, folders = load(args)
+        if args.smtp:
+            config["NOTIFY"] = [*as_list(config.get("NOTIFY")), *args.smtp.split(",")]
         if prepare is not None:
             config, folders = prepare(config, folders)
         routine = load_routine(args.routine or config.get("ROUTINE_NAME", "pytorch"))
@@ -142,6 +147,11 @@ def load(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     run = find_run(args.resume, folders)
     config, folders = load_config(args.config or config_of(run, folders), args.overrides)
     return config, folders | {"RESUME": run}
+
+
+def as_list(receivers: Any) -> list[Any]:
+    """Return the value of NOTIFY as a list."""
+    return receivers.split(",") if isinstance(receivers, str) else list(receivers or [])
 
 
 def is_done(config: Mapping[str, Any], folders: Mapping[str, Any]) -> bool:

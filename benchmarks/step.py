@@ -138,6 +138,7 @@ def run_routine(routine: str, samples: Samples, batches: list[Batch] | None = No
         "DEVICE": "cpu",
         "NUM_THREADS": 1,
         "PROGRESS": False,
+        "CURVES": False,
     }
     train = importlib.import_module(f"training.{routine}_training").train
     with tempfile.TemporaryDirectory() as folder:

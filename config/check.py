@@ -8,59 +8,78 @@ from functools import partial
 from typing import Any
 
 from config.errors import did_you_mean, shorten
-from config.keys import CHECKPOINT_KEYS, DDP_KEYS, KEYS, LOADER_KEYS, REQUIRED, Kind, with_defaults
+from config.keys import CHECKPOINT_KEYS, DDP_KEYS, LOADER_KEYS, TABLES, Kind, Table, with_defaults
 
 # how many positional arguments the run itself passes to the callable of a key
 _N_GIVEN = {"OPTIMIZER": 1, "SCHEDULER": 1}
+# what `train()` and `predict()` may be given instead
+_HANDED = ("TRAIN_DATASET", "VAL_DATASET", "DATASET")
 # what the run fills in when a callable takes it and NAME_CONFIG leaves it out
 FILLED_IN = {
     "OPTIMIZER": ("lr",),
     "SCHEDULER": ("total_steps", "T_max", "max_lr"),
-    "TRAIN_DATASET": ("task", "preprocess"),
-    "VAL_DATASET": ("task", "preprocess"),
-    "TEST_DATASET": ("task", "preprocess"),
+    "TRAIN_DATASET": ("task", "preprocess", "classes"),
+    "VAL_DATASET": ("task", "preprocess", "classes"),
+    "TEST_DATASET": ("task", "preprocess", "classes"),
 }
 
 
-def check_config(config: Mapping[str, Any], data_given: bool = False) -> list[str]:
+def check_config(
+    config: Mapping[str, Any], data_given: bool = False, name: str = "train_config"
+) -> list[str]:
     """Return the problems of a config, one line each; none for a good one.
 
     Args:
         config: The user's dict, before defaults are filled in.
-        data_given: The datasets are handed to `train()`, so the config needs none.
+        data_given: The datasets are handed over, so the config needs none.
+        name: Name of the dict, which decides the table of keys.
     """
-    problems, good = [], {}
-    for name, value in config.items():
-        problem = _check_value(name, value)
+    table, problems, good = TABLES[name], [], {}
+    for key, value in config.items():
+        problem = _check_value(key, value, table)
         if problem is None:
-            good[name] = value
+            good[key] = value
         else:
-            problems.append(f'train_config["{name}"]: {problem}')
+            problems.append(f'{name}["{key}"]: {problem}')
     problems += [
-        f'train_config["{name}"]: expected {KEYS[name].kind.rule}, got nothing.'
-        f" It is: {KEYS[name].meaning}."
-        for name in REQUIRED
-        if name not in config
+        f'{name}["{key}"]: expected {table.keys[key].kind.rule}, got nothing.'
+        f" It is: {table.keys[key].meaning}."
+        for key in table.required
+        if key not in config and not (data_given and key in _HANDED)
     ]
-    bad = {*config, *REQUIRED} - good.keys()  # has its message: what follows leaves it alone
-    complete = with_defaults(good)
-    return problems + _check_calls(complete, bad, data_given) + _check_together(complete, bad)
+    bad = {*config, *table.required} - good.keys()  # has its message: what follows leaves it alone
+    complete = with_defaults(good, table.keys)
+    problems += _check_calls(complete, bad, data_given, table)
+    if name == "train_config":
+        problems += _check_together(complete, bad)
+    entries = {
+        "CHECKPOINT": CHECKPOINT_KEYS,
+        "DATA_LOADER_CONFIG": LOADER_KEYS,
+        "DDP_CONFIG": DDP_KEYS,
+    }
+    for key, rules in entries.items():
+        if key in table.keys:
+            problems += _check_entries(f'{name}["{key}"]', key, complete[key], rules)
+    return problems
 
 
-def _check_value(name: Any, value: Any) -> str | None:
-    if name not in KEYS:
-        near = did_you_mean(str(name), KEYS)
-        return f'expected a known key, got "{name}".{near} `python train.py --help` lists all keys.'
+def _check_value(name: Any, value: Any, table: Table) -> str | None:
+    keys = table.keys
+    if name not in keys:
+        return (
+            f'expected a known key, got "{name}".{did_you_mean(str(name), keys)}'
+            f" `python {table.command} --help` lists all keys."
+        )
     is_network = name == "MODEL" and _is_module(value)  # could be neither repeated nor captured
     # would make an object of (pred, target)
     is_loss_class = name == "LOSS" and isinstance(value, partial) and isinstance(value.func, type)
-    if KEYS[name].kind.accepts(value) and not is_network and not is_loss_class:
+    if keys[name].kind.accepts(value) and not is_network and not is_loss_class:
         return None
-    is_object = f"{name}_CONFIG" in KEYS and value is not None and not isinstance(value, str)
-    advice = f"It is: {KEYS[name].meaning}."
+    is_object = f"{name}_CONFIG" in keys and value is not None and not isinstance(value, str)
+    advice = f"It is: {keys[name].meaning}."
     if is_object:
         advice = f"Name the class, and put its arguments into {name}_CONFIG."
-    return f"expected {KEYS[name].kind.rule}, got {shorten(value)}. {advice}"
+    return f"expected {keys[name].kind.rule}, got {shorten(value)}. {advice}"
 
 
 def _is_module(value: Any) -> bool:
@@ -68,34 +87,36 @@ def _is_module(value: Any) -> bool:
     return is_object and hasattr(value, "forward") and hasattr(value, "state_dict")
 
 
-def _check_calls(config: Mapping[str, Any], bad: Set[str], data_given: bool) -> list[str]:
+def _check_calls(
+    config: Mapping[str, Any], bad: Set[str], data_given: bool, table: Table
+) -> list[str]:
     problems = []
-    for name in KEYS:
+    for name in table.keys:
         key = f"{name}_CONFIG"
-        is_handed = data_given and name in ("TRAIN_DATASET", "VAL_DATASET")
-        if key not in KEYS or is_handed or bad & {name, key}:
+        is_handed = data_given and name in _HANDED
+        if key not in table.keys or is_handed or bad & {name, key}:
             continue
         called, arguments = _find_called(name, config), config[key]
         if called is None:
             if arguments:
                 problems.append(
-                    f'train_config["{name}"]: expected {KEYS[name].kind.rule} for {key}, got'
+                    f'{table.name}["{name}"]: expected {table.keys[name].kind.rule} for {key}, got'
                     f" nothing. Set {name}, or remove the arguments with ~{key}."
                 )
         elif _is_module(called):  # a LOSS
             if arguments:
                 problems.append(
-                    f'train_config["{key}"]: expected nothing beside a {name} that is made'
+                    f'{table.name}["{key}"]: expected nothing beside a {name} that is made'
                     f" already, got {shorten(arguments)}. Name the class in {name}."
                 )
-        else:
+        elif name != "MODEL" or table.name == "train_config":  # else a file holds more of them
             is_loss_function = name == "LOSS" and not isinstance(called, type)
             problems += check_call(
                 called,
                 arguments,
-                f'train_config["{key}"]',
+                f'{table.name}["{key}"]',
                 n_given=2 if is_loss_function else _N_GIVEN.get(name, 0),  # loss(pred, target)
-                filled_in=FILLED_IN.get(name, ()),
+                filled_in=FILLED_IN.get("TEST_DATASET" if name == "DATASET" else name, ()),
                 remedy=f"~{key}.",
             )
     return problems
@@ -230,27 +251,22 @@ def _check_together(config: Mapping[str, Any], bad: Set[str]) -> list[str]:
             f'train_config["MONITOR_MODE"]: expected "min" or "max" for MONITOR "{monitor}", got'
             " None. Set MONITOR_MODE=max if higher is better."
         )
-    tables = {
-        "CHECKPOINT": CHECKPOINT_KEYS,
-        "DATA_LOADER_CONFIG": LOADER_KEYS,
-        "DDP_CONFIG": DDP_KEYS,
-    }
-    for name, table in tables.items():
-        problems += _check_entries(name, config[name], table)
     return problems
 
 
-def _check_entries(name: str, entries: Mapping[Any, Any], table: Mapping[str, Kind]) -> list[str]:
+def _check_entries(
+    where: str, name: str, entries: Mapping[Any, Any], table: Mapping[str, Kind]
+) -> list[str]:
     problems = []
     for entry, value in entries.items():
         if entry not in table:
             problems.append(
-                f'train_config["{name}"]: expected one of {", ".join(table)}, got "{entry}".'
+                f'{where}: expected one of {", ".join(table)}, got "{entry}".'
                 f"{did_you_mean(str(entry), table)} Rename it, or remove it with ~{name}.{entry}."
             )
         elif not table[entry].accepts(value):
             problems.append(
-                f'train_config["{name}"]["{entry}"]: expected {table[entry].rule},'
+                f'{where}["{entry}"]: expected {table[entry].rule},'
                 f" got {shorten(value)}. Set {name}.{entry}=..., or remove it with ~{name}.{entry}."
             )
     return problems

@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from config.errors import ConfigError
-from config.keys import KEYS, is_import_path
+from config.keys import ALL_KEYS, is_import_path
 from config.names import get_object, module_name, name_of
 
 _MAX_ELEMENTS = 1000  # of a tensor or array (class weights, for example) that text may hold
@@ -287,7 +287,7 @@ def _take_apart(plain: Mapping[Any, Any]) -> dict[Any, Any]:
     whole = dict(plain)
     for name, value in plain.items():
         is_call = is_import_path(name) and isinstance(value, dict) and "_target_" in value
-        if is_call and f"{name}_CONFIG" in KEYS and not value.keys() & {"_partial_", "_args_"}:
+        if is_call and f"{name}_CONFIG" in ALL_KEYS and not value.keys() & {"_partial_", "_args_"}:
             arguments = {**value, **(plain.get(f"{name}_CONFIG") or {})}
             whole |= {name: arguments.pop("_target_"), f"{name}_CONFIG": arguments}
     return whole

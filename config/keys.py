@@ -1,6 +1,6 @@
-"""The one table of train-config keys: name, accepted values, default, meaning.
+"""The tables of config keys, one for training and one for prediction: name, rule, default, meaning.
 
-Validation, KEY=VALUE overrides, defaults, `train.py --help` and the docs page are made from it.
+Validation, KEY=VALUE overrides, defaults, `--help` and the docs page are made from them.
 """
 
 import ast
@@ -97,6 +97,13 @@ METRICS = Kind(
 FILE = Kind(
     "the path of a file",
     lambda value: isinstance(value, str) or hasattr(value, "__fspath__"),
+    read_text,
+)
+# `Notify` checks them: a message of this table would quote what may be a secret
+RECEIVERS = Kind("mail addresses, and env:NAME", lambda value: True, read_literal)
+FILE_NAME = Kind(
+    "the name of a file",
+    lambda value: isinstance(value, str) and value.split("/")[-1] not in ("", ".", ".."),
     read_text,
 )
 DEVICE = Kind(
@@ -201,7 +208,15 @@ _TABLE = [
     ),
     Key("CALLBACKS", LIST, [], "classes or partials of training.callbacks.Callback"),
     Key("TRACKERS", LIST, [], "classes or partials: tracker(run) with log(values, step), close()"),
-    Key("LOGFILE", TEXT, "experiments.csv", "table of all runs in LOG_DIR"),
+    Key("LOGFILE", FILE_NAME, "experiments.csv", "table of all runs in LOG_DIR"),
+    Key("NOTIFY", RECEIVERS, [], "who is told how a run ends: mail addresses, env:NAME"),
+    Key(
+        "NOTIFY_STALL_MINUTES",
+        _or_none(POSITIVE),
+        None,
+        "tell as well when no batch has ended for so long",
+    ),
+    Key("CURVES", FLAG, True, "draw the learning curves into curves.png"),
     Key("PROGRESS", FLAG, True, "progress bar and epoch table in the terminal"),
     # passed through to one framework; a warning under another routine
     Key("IGNITE_ATTACH", MAYBE_CALLABLE, None, "called with (trainer, evaluator)"),
@@ -219,6 +234,62 @@ PASSED_THROUGH = {
 }
 
 REQUIRED = ("MODEL", "LOSS")
+
+_PREDICT_TABLE = [
+    Key("WEIGHTS", FILE, None, "weights file, or name of a run (its best.pth), or latest"),
+    # data and what is computed of it
+    Key("DATASET", CALLABLE, None, "of samples (x, y); of x or (x, name) for outputs alone"),
+    Key("DATASET_CONFIG", ARGUMENTS, {}, "its arguments; relative paths start at DATA_DIR"),
+    KEYS["DATA_LOADER_CONFIG"],
+    Key("METRICS", METRICS, {}, "of the whole dataset, whatever the batch size"),
+    Key("LOSS", MAYBE_CALLABLE, None, "loss(pred, target), as in training"),
+    KEYS["LOSS_CONFIG"],
+    # outputs
+    Key("OUTPUT_DIR", _or_none(FILE), None, "new folder; None: LOG_DIR/predictions/<date>_<name>"),
+    Key("SESSION_NAME", TEXT, "prediction", "<name> of the folder"),
+    Key("OUTPUTS", FLAG, True, "write the output of each sample; False: the tables alone"),
+    Key("PREFIX", TEXT, "", "goes before the name of an output"),
+    Key("SUFFIX", TEXT, "", "goes behind the name of an output"),
+    KEYS["PROGRESS"],
+    # how it is computed; with the values of the training come the bits of its validation
+    KEYS["DEVICE"],
+    KEYS["NUM_THREADS"],
+    KEYS["DETERMINISTIC"],
+    KEYS["MIXED_PRECISION"],
+    KEYS["CHANNELS_LAST"],
+    Key("SEED", INTEGER, 0, "random draws of the dataset follow from it"),
+    # of weights that another program saved; else the file says it
+    Key("MODEL", MAYBE_CALLABLE, None, "class or function that makes the network"),
+    Key("MODEL_CONFIG", ARGUMENTS, {}, "goes before the file's, argument by argument"),
+    KEYS["TASK"],
+    KEYS["CLASSES"],
+    Key("PREPROCESS", _or_none(MAPPING), None, "goes before the file's, key by key"),
+]
+
+PREDICT_KEYS: dict[str, Key] = {key.name: key for key in _PREDICT_TABLE}
+ALL_KEYS = PREDICT_KEYS | KEYS  # a name is of one kind in all tables
+
+
+class Table(NamedTuple):
+    """A kind of config: name of the dict, its keys, those that must be given, who reads it."""
+
+    name: str
+    keys: Mapping[str, Key]
+    required: tuple[str, ...]
+    command: str
+    example: str
+
+
+TABLES = {
+    "train_config": Table("train_config", KEYS, REQUIRED, "train.py", "experiments/scenes.py"),
+    "predict_config": Table(
+        "predict_config",
+        PREDICT_KEYS,
+        ("WEIGHTS", "DATASET"),
+        "run_prediction.py",
+        "experiments/prediction/scenes.py",
+    ),
+}
 
 CHECKPOINT_KEYS = {"every_epochs": COUNT, "every_steps": COUNT, "every_minutes": POSITIVE}
 
@@ -247,12 +318,12 @@ LOADER_KEYS = {
 }
 
 
-def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+def with_defaults(config: Mapping[str, Any], keys: Mapping[str, Key] = KEYS) -> dict[str, Any]:
     """Return a private copy of a config in which every key of the table has a value.
 
     Dicts and lists are copied, everything in them is the caller's own object.
     """
-    complete = {name: key.default for name, key in KEYS.items()} | dict(config)
+    complete = {name: key.default for name, key in keys.items()} | dict(config)
     return {name: copy_containers(value) for name, value in complete.items()}
 
 
@@ -267,4 +338,4 @@ def copy_containers(value: Any) -> Any:
 
 def is_import_path(name: str) -> bool:
     """Tell whether text as the value of this key names a class or function."""
-    return name in KEYS and KEYS[name].kind in IMPORTED
+    return name in ALL_KEYS and ALL_KEYS[name].kind in IMPORTED

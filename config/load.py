@@ -10,7 +10,7 @@ from typing import Any
 
 from config.config import ROOT_PATH, global_config
 from config.errors import ConfigError, did_you_mean, shorten
-from config.keys import KEYS, copy_containers, is_import_path, read_literal, read_text
+from config.keys import TABLES, Table, copy_containers, is_import_path, read_literal, read_text
 from config.names import get_object
 
 
@@ -23,7 +23,7 @@ def load_config(
         source: A .py file or dotted module that holds `name`, or a .yaml file.
         overrides: `KEY=VALUE`, `KEY.sub=VALUE`, or `~KEY.sub` to remove an entry. The keys of
             `global_config` are overridden in the same way.
-        name: Name of the dict in a Python file.
+        name: Name of the dict in a Python file; `predict_config` has keys of its own.
 
     Returns:
         The config as a private dict, and the `global_config` with its overrides. `DATE=...` goes
@@ -35,11 +35,12 @@ def load_config(
     """
     overrides = list(overrides)
     replaced = {text.removeprefix("~").partition("=")[0] for text in overrides}
-    config = copy_containers(_read(source, name, replaced))
+    table = TABLES.get(name) or TABLES["train_config"]._replace(name=name)
+    config = copy_containers(_read(source, table, replaced))
     folders, problems = dict(global_config), []
     for text in overrides:
         try:
-            _override(config, folders, text)
+            _override(config, folders, text, table)
         except ConfigError as error:
             problems += error.problems
     for key, value in config.items():
@@ -63,7 +64,7 @@ def load_folders(overrides: Iterable[str]) -> dict[str, Any]:
     return folders
 
 
-def _read(source: str, name: str, replaced: Container[str]) -> Mapping[str, Any]:
+def _read(source: str, table: Table, replaced: Container[str]) -> Mapping[str, Any]:
     if source.endswith((".yaml", ".yml")):
         from config.codec import decode_config  # needs PyYAML: see missing_packages
 
@@ -71,17 +72,17 @@ def _read(source: str, name: str, replaced: Container[str]) -> Mapping[str, Any]
         if not path.is_file():
             raise ConfigError(f'"{source}": expected a config file, got none. Check the path.')
         return decode_config(path.read_text(encoding="utf-8"), source, replaced)
-    config = getattr(get_object(source), name, None)
+    config = getattr(get_object(source), table.name, None)
     if not isinstance(config, Mapping):
         raise ConfigError(
-            f'"{source}": expected a module with a dict `{name}`, got'
+            f'"{source}": expected a module with a dict `{table.name}`, got'
             f" {'none' if config is None else type(config).__name__}."
-            " Copy experiments/scenes.py to start with."
+            f" Copy {table.example} to start with."
         )
     return config
 
 
-def _override(config: dict[str, Any], folders: dict[str, Any], text: str) -> None:
+def _override(config: dict[str, Any], folders: dict[str, Any], text: str, table: Table) -> None:
     removes = text.startswith("~")
     path, equals, value = text.removeprefix("~").partition("=")
     key = path.split(".")[0]
@@ -91,28 +92,31 @@ def _override(config: dict[str, Any], folders: dict[str, Any], text: str) -> Non
         if path != key or removes:
             raise ConfigError(f'"{text}": expected {key}=VALUE, got another form. Change it whole.')
         folders[key] = _read_folder(text, value, folders[key])
-    elif key not in KEYS:
-        near = did_you_mean(key, [*KEYS, *global_config])
+    elif key not in table.keys:
+        near = did_you_mean(key, [*table.keys, *global_config])
         raise ConfigError(
             f'"{text}": expected a known key, got "{path}".{near}'
-            " `python train.py --help` lists all keys."
+            f" `python {table.command} --help` lists all keys."
         )
     elif removes:
         _remove(config, path, text)
     elif path == "DATE":
-        folders[path] = KEYS[path].kind.read(value)
+        folders[path] = table.keys[path].kind.read(value)
     else:
-        _set(config, path, value, text)
+        _set(config, path, value, text, table)
 
 
-def _set(config: dict[str, Any], path: str, value: str, text: str) -> None:
+def _set(config: dict[str, Any], path: str, value: str, text: str, table: Table) -> None:
     *outer, last = path.split(".")
     holder = config
     for part in outer:
         if holder.get(part) is None:
             holder[part] = {}
         holder = _enter(holder, part, text)
-    holder[last] = _read_entry(value, holder.get(last)) if outer else KEYS[path].kind.read(value)
+    if outer:
+        holder[last] = _read_entry(value, holder.get(last))
+    else:
+        holder[last] = table.keys[path].kind.read(value)
 
 
 def _remove(config: dict[str, Any], path: str, text: str) -> None:

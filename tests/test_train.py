@@ -297,3 +297,16 @@ def test_two_configs(capsys):
 
 def test_the_default_config_is_there():
     assert Path(train.default_config()).is_file()
+
+
+def test_mail_at_the_end_by_a_flag(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SMTP_OUTBOX", str(tmp_path / "outbox"))
+    assert train.main([*config, "-s", "me@example.org,you@example.org"]) == 0
+    (mail,) = (tmp_path / "outbox").glob("*.eml")
+    assert "me@example.org" in mail.read_text() and "you@example.org" in mail.read_text()
+    (row,) = rows(tmp_path / "logs" / "experiments.csv")
+    assert f"{row['RUN']} done" in mail.read_text()
+    # a wrong receiver is told before anything is written
+    assert train.main([*config, "-s", "nobody"]) == 2
+    assert "NOTIFY" in capsys.readouterr().err
+    assert len(rows(tmp_path / "logs" / "experiments.csv")) == 1

@@ -16,7 +16,7 @@ from torch import nn
 from config.check import FILLED_IN
 from config.errors import ConfigError, did_you_mean
 from models.load import load_state
-from training.callbacks import Callback
+from training.callbacks import Callback, Notify
 from utils.data.datasets import PairedFolder
 from utils.data.loading import Loader, make_loader
 from utils.data.preprocess import check_preprocess
@@ -44,6 +44,7 @@ class Parts:
     metrics: Metrics
     named_metrics: dict[str, Any]  # METRICS as a dict, Ignite's Loss(f) as f
     callbacks: list[Any]
+    notify: Notify | None
     loaders: dict[str, Loader | None]  # "train", "val", "test"
 
 
@@ -81,6 +82,7 @@ def build(
     named = attempt("METRICS", as_metrics, config["METRICS"]) or {}
     metrics = attempt("METRICS", Metrics, named, device, config["CLASSES"])
     callbacks = attempt("CALLBACKS", make_callbacks, config["CALLBACKS"])
+    notify = attempt("NOTIFY", make_notify, config["NOTIFY"], config["NOTIFY_STALL_MINUTES"])
     if not problems:
         problems += _check_monitor(config["MONITOR"], loaders["val"], list(named))
     if model is None or loss is None:
@@ -96,7 +98,9 @@ def build(
     if problems:
         raise ConfigError(problems)
     interval = "step" if config["ONE_CYCLE"] else config["SCHEDULER_INTERVAL"]
-    return Parts(model, loss, optimizer, scheduler, interval, metrics, named, callbacks, loaders)
+    return Parts(
+        model, loss, optimizer, scheduler, interval, metrics, named, callbacks, notify, loaders
+    )
 
 
 def _attempt(problems: list[str], where: str, call: Callable[..., Any], *args: Any) -> Any:
@@ -290,6 +294,11 @@ def make_callbacks(callbacks: Sequence[Any]) -> list[Any]:
                 f" got {type(callback).__name__}. Derive yours from it."
             )
     return made
+
+
+def make_notify(receivers: Any, stall_minutes: float | None) -> Notify | None:
+    """Return who tells how the run ends; None when nobody wants to know."""
+    return Notify(receivers, stall_minutes) if receivers else None
 
 
 def _check_monitor(monitor: str, val_loader: Loader | None, metrics: list[str]) -> list[str]:

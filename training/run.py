@@ -30,7 +30,7 @@ from config.errors import ConfigError
 from config.keys import PASSED_THROUGH, with_defaults
 from config.names import module_name
 from training.build import Parts, build
-from training.callbacks import Callback, Progress, Trackers
+from training.callbacks import Callback, Curves, Figures, Progress, Summary, Trackers
 from training.checkpoint import save_checkpoint
 from training.record import Record, make_result, values_of
 from training.resume import describe_run, read_checkpoint, samples_per_batch
@@ -82,6 +82,7 @@ class Run:
         train_loader: Yields `Batch(x, y)` on the device; so do `val_loader` and `test_loader`,
             which may be None.
         position: Epoch, batch and step, the only ones there are.
+        figures: What the last epoch took, and its gradient; see `training.callbacks.Figures`.
         should_stop: Set it to end the run after this epoch.
         is_main: Whether this process writes the files; under torchrun one of several does.
 
@@ -131,6 +132,8 @@ class Run:
         self.n_epochs, self.seed = config["EPOCHS"], config["SEED"]
         self.monitor = config["MONITOR"]
         self.test_metrics: dict[str, float] = {}
+        self.figures: dict[str, float] = {}
+        self.last_update: dict[str, float] = {}
 
         self._per_step = parts.scheduler is not None and parts.scheduler_interval == "step"
         self._is_cuda = self.device.type == "cuda"
@@ -172,7 +175,10 @@ class Run:
 
         self._stop_signals = StopSignals()
         self._console = make_console() if config["PROGRESS"] and self.is_main else None
-        own = [Trackers(config["TRACKERS"]), Progress(self._console)]
+        own = [Figures(), Summary(), *([Curves()] if config["CURVES"] else [])]
+        own += [Trackers(config["TRACKERS"]), Progress(self._console)]
+        self._notify = parts.notify
+        own += [parts.notify] if parts.notify is not None else []
         self.callbacks = [*parts.callbacks, *(own if self.is_main else [])]
 
     def _set_precision(self, wanted: bool | str) -> None:
@@ -275,24 +281,32 @@ class Run:
                 if error is not None:
                     error.run = self.record.name  # type: ignore[attr-defined]  # to be resumed
                 late = self._tell_end(error)
+                error = error or late
             finally:
                 self._finish(error)
             if late is not None:
-                self._finish(late)
                 raise late
 
     def _finish(self, error: BaseException | None) -> None:
-        if self.is_main:
-            self.record.finish(make_result(self, _status(error), error))
+        if not self.is_main:
+            return
+        result = make_result(self, _status(error), error)
+        try:
+            self.record.finish(result)
+        finally:
+            if self._notify is not None:  # last: what it says is on the disk
+                self._notify.on_end(self, result)
 
     def _tell_end(self, error: BaseException | None) -> Exception | None:
         """Tell every callback the result; return what one of them raised, if nothing did before."""
         late = None
         _log(error)
         result = make_result(self, _status(error), error)
-        for hook in self._hooks("on_end"):
+        for callback in self.callbacks:
+            if callback is self._notify:
+                continue
             try:
-                hook(self, result)
+                callback.on_end(self, result)
             except Exception as problem:  # noqa: BLE001, the other callbacks hear of the end, too
                 _log(problem)
                 late = late or (problem if error is None else None)
@@ -325,6 +339,7 @@ class Run:
         self._epoch_seed = mix(self.seed, STEP, epoch, rank())
         skipped = self.position.skipped
         self._skipped_window = skipped[1] if skipped and skipped[0] == epoch else -1
+        self.last_update = {}
         self.module.train()
         self.train_loader.set_position(epoch, batch)
         if batch == 0:  # a resumed epoch goes on with its sums and random states
@@ -389,6 +404,8 @@ class Run:
             return False
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
+        if self.position.batch + 1 == self._n_batches:
+            self._note_update()
         if self._clip_norm is not None:
             clip_grad_norm_(self._params, self._clip_norm)
         stepped = True
@@ -408,6 +425,16 @@ class Run:
                 self.scheduler.step()
         self.position.step += 1
         return True
+
+    def _note_update(self) -> None:
+        """Note gradient and learning rates of the epoch's last update.
+
+        A norm of all gradients takes as long as a small step: once in an epoch it costs nothing.
+        """
+        norms = [p.grad.norm().item() for p in self._params if p.grad is not None]
+        self.last_update = {"grad_norm": math.hypot(*norms)}
+        for i, group in enumerate(self.optimizer.param_groups[1:], 1):
+            self.last_update[f"lr_{i}"] = float(group["lr"])
 
     def end_batch(self, batch: Batch) -> float:
         """Count the batch, tell the callbacks, and return its loss; stop here if a signal came."""

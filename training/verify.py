@@ -45,6 +45,9 @@ _START = "spawn"
 # what is written down of a position, in the order in which it comes about
 _BATCH, _STATE, _OUTSIDE, _EPOCH = range(4)
 
+# hooks and the like, which come and go
+_OF_ANY_MODULE = vars(torch.nn.Module()).keys()
+
 PARTS = ("unbroken", "killed", "resumed")
 
 Place = tuple[int, int, int]  # epoch from 0, finished batches, one of the four above
@@ -151,6 +154,7 @@ def _prepare(
     _shorten_data(config, observer.datasets)
     changes = {"EPOCHS": max(3, config["EPOCHS"]), "VALIDATE_EVERY": 1}
     changes |= {"CALLBACKS": [*config["CALLBACKS"], observer], "TRACKERS": [], "PROGRESS": False}
+    changes |= {"NOTIFY": [], "CURVES": False}
     home = folder / ("whole" if part == "unbroken" else "broken")
     own = {"LOG_DIR": home / "logs", "WEIGHT_DIR": home / "weights"}
     if part == "resumed":
@@ -357,7 +361,8 @@ def find_outside(owners: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             named[file.__name__] = file
     for title, owner in named.items():
         for attribute, value in getattr(owner, "__dict__", {}).items():
-            text = None if attribute.startswith("__") else _describe(value)
+            is_inner = attribute in _OF_ANY_MODULE or attribute.startswith("__")
+            text = None if is_inner else _describe(value)
             if text is not None:
                 yield f"{attribute} of {title}", text
 

@@ -92,7 +92,8 @@ def write_atomic(
         os.replace(temp, path)
     except BaseException as error:
         temp.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename is None:  # a full disk
+        # of a full disk: (errno, text), and no file
+        if isinstance(error, OSError) and len(error.args) == 2 and error.filename is None:
             error.filename = str(path)
         raise
     fsync_dir(path.parent)

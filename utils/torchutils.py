@@ -101,10 +101,10 @@ def save_weights(path: str | Path, state: Mapping[str, Any], meta: Mapping[str, 
 
 
 def load_weights(path: str | Path) -> dict[str, Any]:
-    """Read a weights file: ours, `{"model": ...}`, `{"model_state_dict": ...}` or a state dict.
+    """Read a weights file: ours, one with "model" or "model_state_dict" in it, or a state dict.
 
     Returns:
-        `{"model": state dict, "meta": dict}`; meta is empty for files of other programs.
+        A dict of "model" (the state dict) and "meta", which is empty for files of other programs.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -148,9 +148,11 @@ def torch_settings(n_threads: int, deterministic: bool) -> Iterator[None]:
     """Use this many threads and, if wanted, only deterministic kernels; put both back after."""
     former = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(n_threads)
-    torch.use_deterministic_algorithms(deterministic)
+    if deterministic != former[1]:  # the call imports torch's compiler, which takes seconds
+        torch.use_deterministic_algorithms(deterministic)
     try:
         yield
     finally:
         torch.set_num_threads(former[0])
-        torch.use_deterministic_algorithms(former[1])
+        if deterministic != former[1]:
+            torch.use_deterministic_algorithms(former[1])

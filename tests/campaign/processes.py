@@ -36,7 +36,11 @@ KINDS = {
 PATIENCE = 60  # [s] a process that takes longer hangs
 
 RUNS = "runs of two processes, each compared with one that never stopped"
-KILLED = {(0, 1): "times both were killed", (0,): "times process 0 alone", (1,): "times process 1 alone"}
+KILLED = {
+    (0, 1): "times both were killed",
+    (0,): "times process 0 alone",
+    (1,): "times process 1 alone",
+}
 RESUMED = "times that a run went on"
 HUNG = "processes left alone that did not end"
 FAILED = "legs that ended with an error"

@@ -111,6 +111,7 @@ def make_config(**changes: Any) -> dict[str, Any]:
         "DEVICE": "cpu",
         "NUM_THREADS": 1,
         "PROGRESS": False,
+        "CURVES": False,
     }
     return config | changes
 

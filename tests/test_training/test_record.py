@@ -229,7 +229,7 @@ def test_what_a_kill_left_goes_at_the_next_start(start, tmp_path):
 
 
 def test_a_run_counts_as_finished_when_its_row_does(start, tmp_path, monkeypatch):
-    """A kill between the two writes leaves a run that can go on, no row that is running for ever."""
+    """A kill between the two writes leaves a run that goes on, no row that runs for ever."""
     record = start()
 
     def die(*_):

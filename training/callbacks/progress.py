@@ -1,13 +1,17 @@
-"""The progress bar and the epoch table of the terminal."""
+"""The progress bar, the epoch table and the end of a run, in the terminal and in train.log."""
 
+import logging
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from torch import nn
 
 from training.callbacks.base import Callback
 from utils.distributed import world_size
@@ -16,12 +20,20 @@ from utils.torchutils import count_parameters
 if TYPE_CHECKING:
     from training.run import Run
 
-_WIDTH = 11  # columns of the epoch table
+logger = logging.getLogger("plumbline")
+
+_ROOM = 100  # width of the epoch table where there is no terminal
+_IF_ROOM = ("lr", "seconds", "step", "grad_norm", "data_wait")  # the others are always shown
+_WIDTHS = {"epoch": 6, "step": 8, "seconds": 9, "data_wait": 6}
+_WIDTH = 10  # at least, of the other columns
+_HEADS = {"data_wait": "wait"}
 _REFRESH = 0.2  # seconds between two updates of the bar: the step pays for a clock, not for a bar
 
 
 class Progress(Callback):
     """A bar while an epoch runs (on a terminal only), and a line of the table when it ends.
+
+    Columns that the terminal has no room for go to train.log alone.
 
     Args:
         console: The terminal; None for no bar. The lines go to train.log in any case.
@@ -29,19 +41,19 @@ class Progress(Callback):
 
     def __init__(self, console: Console | None) -> None:
         self.console = console
+        self.is_terminal = console is not None and console.is_terminal
         self.bar: RichProgress | None = None
+        self.names: dict[str, None] = {}  # all that there have been so far
         self.columns: list[str] = []
+        self.epoch_seconds: list[float] = []
         self.task = 0
         self.next_refresh = 0.0
-        self.started = 0.0
 
     def on_start(self, run: "Run") -> None:
-        run.say(
-            f"{run.record.name}: {run.routine} on {_place(run)},"
-            f" {count_parameters(run.module):,} parameters,"
-            f" {len(run.train_loader)} batches per epoch; * marks the best {run.monitor} so far"
-        )
-        if self.console is not None and self.console.is_terminal:
+        n_batches = len(run.train_loader)
+        run.say(f"{run.record.name}: {run.routine} on {_place(run)}, {n_batches} batches per epoch")
+        run.say(f"{_describe_model(run.module)}; * marks the best {run.monitor}")
+        if self.is_terminal:
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -54,7 +66,6 @@ class Progress(Callback):
             self.bar.start()
 
     def on_epoch_start(self, run: "Run") -> None:
-        self.started = time.monotonic()
         if self.bar is not None:
             title = f"epoch {run.position.epoch + 1}/{run.n_epochs}"
             done, total = run.position.batch, len(run.train_loader)
@@ -72,35 +83,78 @@ class Progress(Callback):
 
     def on_epoch_end(self, run: "Run", metrics: Mapping[str, float]) -> None:
         values = {"epoch": run.position.epoch + 1, "step": run.position.step, "lr": run.position.lr}
-        values |= {**metrics, "seconds": time.monotonic() - self.started}
-        if not set(values) <= set(self.columns):
-            self.columns = list(values)
-            run.say("".join(f"{name:>{self._width(name)}}" for name in self.columns))
+        values |= {**metrics, **run.figures}
+        self.epoch_seconds.append(values["seconds"])
+        if not values.keys() <= self.names.keys():
+            self.names |= dict.fromkeys(values)
+            self.columns = choose_columns(values, self.console.width if self.is_terminal else _ROOM)
+            run.say("".join(f"{_HEADS.get(name, name):>{_width(name)}}" for name in self.columns))
         best = " *" if run.history.best_epoch == run.position.epoch else ""
-        cells = [f"{_short(name, values.get(name)):>{self._width(name)}}" for name in self.columns]
+        cells = [f"{_short(name, values.get(name)):>{_width(name)}}" for name in self.columns]
         run.say("".join(cells) + best)
+        rest = [f"{k} {_short(k, value)}" for k, value in values.items() if k not in self.columns]
+        if rest:
+            logger.debug("epoch %d: %s", values["epoch"], ", ".join(rest))
 
     def on_end(self, run: "Run", result: Mapping[str, Any]) -> None:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
-        run.say(f"{result['status']} after {result['seconds']:.0f} seconds")
-        if result["best_epoch"] is not None:
-            value = result["best_value"]
-            run.say(f"best {run.monitor} {value:.4g} in epoch {result['best_epoch']}")
-        for name, value in result["test_metrics"].items():
-            run.say(f"{name} {value:.4g}")
-        paths = result["paths"]
-        for name in ("best", "last", "log_dir", "table"):
+        said = f"{result['status']} after {_duration(result['seconds'])}"
+        if self.epoch_seconds:
+            mean = sum(self.epoch_seconds) / len(self.epoch_seconds)
+            said += f", {_duration(mean)} per epoch"
+        run.say(said)
+        for line in tabulate_result(result):
+            run.say(line)
+        paths = dict(result["paths"])
+        curves = Path(paths["log_dir"], "curves.png")
+        if curves.exists():
+            paths["curves"] = str(curves)
+        for name in ("best", "last", "curves", "log_dir", "table"):
             if name in paths:
                 run.say(f"{name:>8}  {paths[name]}")
         if "best" in paths:
             weights = shlex.quote(paths["best"])
             run.say(f" predict  python predict.py -i FILES -o DIR --weights {weights}")
 
-    @staticmethod
-    def _width(name: str) -> int:
-        return 6 if name == "epoch" else max(_WIDTH, len(name) + 2)
+
+def choose_columns(names: Collection[str], room: int) -> list[str]:
+    """Return the columns of the epoch table, in the order given, that fit into so many letters."""
+    columns = {name for name in names if name not in _IF_ROOM and not name.startswith("lr_")}
+    left = room - sum(map(_width, columns)) - len(" *")
+    for name in _IF_ROOM:
+        if name in names and _width(name) <= left:
+            columns.add(name)
+            left -= _width(name)
+    return [name for name in names if name in columns]
+
+
+def tabulate_result(result: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a table: the values of the best and of the last epoch.
+
+    Those of the test set are of the best weights.
+    """
+    best, last, test = result["best_metrics"], result["metrics"], result["test_metrics"]
+    rows = {name: (best.get(name), last.get(name)) for name in last | best}
+    rows |= {name: (value, None) for name, value in test.items()}
+    if not rows:
+        return []
+    titles = {name: f"{name} *" if name == result["monitor"] else name for name in rows}
+    width = max(map(len, titles.values()))
+    lines = [
+        f"{'':{width}}{'best':>12}{'last':>12}",
+        f"{'epoch':{width}}{result['best_epoch'] or '':>12}{result['epochs']:>12}",
+    ]
+    for name, cells in rows.items():
+        lines.append(f"{titles[name]:{width}}{''.join(f'{_short(name, c):>12}' for c in cells)}")
+    return [line.rstrip() for line in lines]
+
+
+def _describe_model(module: nn.Module) -> str:
+    n_all, n_trainable = sum(p.numel() for p in module.parameters()), count_parameters(module)
+    trainable = "" if n_trainable == n_all else f", {n_trainable:,} of them trainable"
+    return f"{type(module).__name__}: {n_all:,} parameters{trainable}"
 
 
 def _place(run: "Run") -> str:
@@ -108,11 +162,24 @@ def _place(run: "Run") -> str:
     return str(run.device) if n == 1 else f"{n} processes, {run.device.type}"
 
 
+def _duration(seconds: float) -> str:
+    """Return seconds below 100 as such, more as h:mm:ss."""
+    return f"{seconds:.2g} s" if seconds < 99.5 else str(timedelta(seconds=round(seconds)))
+
+
+def _width(name: str) -> int:
+    return _WIDTHS.get(name, max(_WIDTH, len(name) + 2))
+
+
 def _short(name: str, value: Any) -> str:
     if not isinstance(value, float):
         return "" if value is None else str(value)
-    if name == "lr":
+    if name.startswith("lr"):
         return f"{value:.2e}"
     if name == "seconds":
         return f"{value:.1f}"
-    return f"{value:.4g}" if abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.4f}"
+    if name == "data_wait":
+        return f"{value:.0%}"
+    if 1e-3 <= abs(value) < 100:
+        return f"{value:.4f}"
+    return f"{value:.4g}" if 100 <= abs(value) < 1e4 else f"{value:.3g}"
