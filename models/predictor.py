@@ -1,4 +1,4 @@
-"""A trained network in use: arrays as they are on disk in, decisions out.
+"""A trained network in use: files, or arrays as they are on disk, in, decisions out.
 
 In a notebook: `load_predictor("weights/<run>/best.pth")(array)`.
 """
@@ -14,10 +14,13 @@ from torch.nn import functional as F
 
 from config.device import get_device
 from config.errors import ConfigError, shorten
-from config.keys import KEYS
+from config.keys import PREDICT_KEYS
 from models.load import load_model
 from utils.data import tasks
+from utils.data.files import read_array, read_header
 from utils.data.preprocess import Preprocess
+
+Input = np.ndarray | str | Path  # what one thing to predict may be
 
 
 class Predictor:
@@ -25,6 +28,10 @@ class Predictor:
 
     Arrays are channels-last: (H, W, C) in and (H, W, K) out, or (H, W) where there is one channel.
     Maps have the size of the input, also where PREPROCESS resizes it for the network.
+
+    An input is an array or the path of a file. A list of inputs, or an array (N, H, W, C), gives a
+    list of outputs; the network takes up to `batch_size` of equal size at once. The values do not
+    depend on it, but for the rounding of the arithmetic: on a CPU probabilities agree to 1e-6.
 
     Attributes:
         model: the network, on the device and in eval mode.
@@ -57,11 +64,15 @@ class Predictor:
         self._is_binary = task in ("binary", "binary_segmentation")
         self.preprocess = Preprocess(preprocess)
 
-    def __call__(self, array: np.ndarray) -> np.ndarray:
-        """Decide what an array shows.
+    def __call__(
+        self, inputs: Input | Sequence[Input], batch_size: int = 1
+    ) -> np.ndarray | list[np.ndarray]:
+        """Decide what an input shows.
 
         Args:
-            array: (H, W) or (H, W, C), any numbers, as `utils.data.files.read_array` gives them.
+            inputs: (H, W) or (H, W, C), any numbers, or a file as `utils.data.files.read_array`
+                takes it; or several, see the class.
+            batch_size: how many of several the network takes at once.
 
         Returns:
             - binary_segmentation, multilabel_segmentation: uint8, 1 inside the object, 0 outside;
@@ -70,60 +81,113 @@ class Predictor:
             - else float32, what the network gives.
 
         Raises:
-            ValueError: the array does not fit the network, or its outputs do not fit the task.
+            OSError: there is no such file.
+            ValueError: a file is damaged, an array does not fit the network, or its outputs do not
+                fit the task.
         """
-        return self.decide(self.logits(array))
+        return self._each(self.decide, inputs, batch_size)
 
-    def probabilities(self, array: np.ndarray) -> np.ndarray:
+    def probabilities(
+        self, inputs: Input | Sequence[Input], batch_size: int = 1
+    ) -> np.ndarray | list[np.ndarray]:
         """Return the probability of each class: (H, W, K), (H, W), (K,) or () float32 in [0, 1].
 
         Of a regression or an embedding: what the network gives.
 
         Raises:
-            ValueError: as a call, or there is no task.
+            OSError, ValueError: as a call, or there is no task.
         """
-        return self.as_probabilities(self.logits(array))
+        return self._each(self.as_probabilities, inputs, batch_size)
 
-    def logits(self, array: np.ndarray) -> torch.Tensor:
-        """Return what the network gives for an array: (1, K, H, W) or (1, K) float, on its device.
+    def logits(
+        self, inputs: Input | Sequence[Input], batch_size: int = 1
+    ) -> torch.Tensor | list[torch.Tensor]:
+        """Return what the network gives: (1, K, H, W) or (1, K) float, on its device.
+
+        Raises:
+            OSError, ValueError: as a call.
+        """
+        return self._each(lambda logits: logits, inputs, batch_size)
+
+    def _each(
+        self,
+        turn: Callable[[torch.Tensor], Any],
+        inputs: Input | Sequence[Input],
+        batch_size: int,
+    ) -> Any:
+        if not isinstance(inputs, (list, tuple)) and getattr(inputs, "ndim", 0) != 4:
+            return turn(self.forward([_read(inputs)])[0])
+        found = {}
+        for batch in self.batches(list(map(_size, inputs)), batch_size):
+            outputs = self.forward([_read(inputs[i]) for i in batch])
+            found |= {i: turn(output) for i, output in zip(batch, outputs, strict=True)}
+        return [found[i] for i in range(len(inputs))]
+
+    def batches(self, sizes: Sequence[tuple[int, ...]], batch_size: int) -> list[list[int]]:
+        """Return the numbers of the inputs in batches that `forward` takes at once.
+
+        Args:
+            sizes: (height, width, channels) of each input [px, px, 1].
+            batch_size: the most inputs in a batch.
+        """
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i, size in enumerate(sizes):
+            groups.setdefault(size[2:] if self.preprocess.size else size, []).append(i)
+        return [
+            group[first : first + batch_size]
+            for group in groups.values()
+            for first in range(0, len(group), batch_size)
+        ]
+
+    def forward(self, arrays: Sequence[np.ndarray]) -> list[torch.Tensor]:
+        """Return what the network gives for arrays of one size, (1, K, H, W) or (1, K) for each.
 
         Raises:
             ValueError: as a call.
         """
-        array = np.asarray(array)
-        x = self.preprocess(array)[None].to(self.device)  # (1, C, H, W)
+        inputs = [self.preprocess(array) for array in arrays]
+        x = (torch.stack(inputs) if len(inputs) > 1 else inputs[0][None]).to(self.device)
         try:
             with torch.inference_mode():
-                logits = self.model(x)
+                outputs = self.model(x)
         except RuntimeError as error:
             reason = str(error).partition("\n")[0].rstrip(".")
             raise ValueError(
-                f"expected an array that the network takes, got shape {array.shape}: {reason}."
+                f"expected an array that the network takes, got shape {arrays[0].shape}: {reason}."
                 " Check its channels (the last axis) and PREPROCESS; without memory, DEVICE=cpu."
             ) from error
-        self._check_outputs(logits)
-        is_map = logits.ndim == 4 and logits.shape[2:] == x.shape[2:]
-        if is_map and x.shape[2:] != array.shape[:2]:
-            logits = F.interpolate(logits, array.shape[:2], mode="bilinear", antialias=True)
+        self.check_outputs(outputs, len(x))
+        is_map = outputs.ndim == 4 and outputs.shape[2:] == x.shape[2:]
+        logits = list(outputs.split(1))
+        for i, array in enumerate(arrays):
+            if is_map and x.shape[2:] != array.shape[:2]:
+                logits[i] = F.interpolate(
+                    logits[i], array.shape[:2], mode="bilinear", antialias=True
+                )
         return logits
 
-    def _check_outputs(self, logits: Any) -> None:
-        if not isinstance(logits, torch.Tensor):
+    def check_outputs(self, outputs: Any, n_inputs: int) -> None:
+        """Refuse what is not one output of the task for each input.
+
+        Raises:
+            ValueError: it is no tensor, holds NaN, or has another shape.
+        """
+        if not isinstance(outputs, torch.Tensor):
             raise ValueError(
-                f"MODEL: expected a network that gives a tensor, got {type(logits).__name__}."
+                f"MODEL: expected a network that gives a tensor, got {type(outputs).__name__}."
                 " Name a class that picks the tensor."
             )
-        if logits.isnan().any():  # a comparison with NaN would be a quiet no
+        if outputs.isnan().any():  # a comparison with NaN would be a quiet no
             raise ValueError(
                 "expected numbers from the network, got NaN. Look for NaN in the array."
             )
-        if self.task in (None, "regression"):
-            return
-        n_axes = 4 if self.is_segmentation else 2
-        if logits.ndim != n_axes or (self._is_binary and logits.shape[1] != 1):
-            shape = f"(1, {1 if self._is_binary else 'K'}{', H, W' if n_axes == 4 else ''})"
+        n_axes = None if self.task in (None, "regression") else 4 if self.is_segmentation else 2
+        is_right = n_axes in (None, outputs.ndim) and outputs.shape[:1] == (n_inputs,)
+        if not is_right or (self._is_binary and outputs.shape[1] != 1):
+            axes = "..." if n_axes is None else "1" if self._is_binary else "K"
+            shape = f"({n_inputs}, {axes}{', H, W' if self.is_segmentation else ''})"
             raise ValueError(
-                f"TASK: expected outputs {shape} for {self.task}, got {tuple(logits.shape)}."
+                f"TASK: expected outputs {shape} for {self.task}, got {tuple(outputs.shape)}."
                 " Give the TASK that the network was trained for."
             )
 
@@ -184,7 +248,7 @@ def load_predictor(
 
     Example:
         predictor = load_predictor("weights/<run>/best.pth")
-        mask = predictor(read_array("images/1.png"))
+        mask = predictor("images/1.png")
     """
     device = get_device(device)
     network, meta = load_model(weights, model, device)
@@ -200,10 +264,22 @@ def load_predictor(
 def check_values(config: Mapping[str, Any]) -> list[str]:
     """Return which values are not what their key may be, a line each; None is always good."""
     return [
-        f"{name}: expected {KEYS[name].kind.rule}, got {shorten(value)}. Set {name}=..."
+        f"{name}: expected {PREDICT_KEYS[name].kind.rule}, got {shorten(value)}. Set {name}=..."
         for name, value in config.items()
-        if not (value is None or KEYS[name].kind.accepts(value))
+        if not (value is None or PREDICT_KEYS[name].kind.accepts(value))
     ]
+
+
+def _read(one: Input) -> np.ndarray:
+    return read_array(one) if isinstance(one, (str, Path)) else np.asarray(one)
+
+
+def _size(one: Input) -> tuple[int, ...]:
+    """Return (height, width, channels); the shape of what is no picture."""
+    if isinstance(one, (str, Path)):
+        return read_header(one)
+    shape = np.shape(one)
+    return (*shape, 1) if len(shape) == 2 else shape
 
 
 def _channels_last(output: torch.Tensor) -> np.ndarray:

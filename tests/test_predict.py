@@ -210,6 +210,7 @@ class FirstRow(nn.Module):
     """Gives the first row of the picture as logits: (N, C, H, W) to (N, W)."""
 
     error: BaseException | None = None  # what a picture of two rows raises
+    batches: list[tuple[int, ...]] = []  # shapes that it was given
 
     def __init__(self, gain: float = 1.0) -> None:
         super().__init__()
@@ -217,6 +218,7 @@ class FirstRow(nn.Module):
         self.anything = nn.Parameter(torch.zeros(1))
 
     def forward(self, x):
+        self.batches.append(tuple(x.shape))
         if self.error is not None and x.shape[2] == 2:
             raise self.error
         return x[:, 0, 0] * self.gain
@@ -255,6 +257,11 @@ def image(tmp_path) -> Path:
 
 def call(*arguments) -> int:
     return main(list(map(str, arguments)))
+
+
+def read_table(out: Path) -> list[list[str]]:
+    with open(out / "predictions.csv", newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
 
 
 def files_in(folder: Path) -> list[str]:
@@ -333,20 +340,25 @@ def test_rows_of_a_classification(tmp_path, task, classes, row, expected):
 # ---- files that fail
 
 
-def test_unreadable_files_are_named_and_the_others_written(tmp_path, weights, image, capsys):
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_unreadable_files_are_named_and_the_others_written(
+    tmp_path, weights, image, capsys, batch_size
+):
     (image.parent / "broken.npy").write_bytes(b"no array")
     (image.parent / "notes.txt").write_text("text")
-    np.save(image.parent / "nan.npy", np.array([[1.0, np.nan]]))
+    np.save(image.parent / "nan.npy", np.full((2, 3), np.nan))  # in one batch with the good one
     np.save(image.parent / "bands.npy", np.zeros((2, 2, 3)))
     missing = image.parent / "missing.png"
     out = tmp_path / "out"
-    assert call("-i", image.parent / "*", missing, "-o", out, "--weights", weights) == 1
+    more = ["--batch-size", batch_size]
+    assert call("-i", image.parent / "*", missing, "-o", out, "--weights", weights, *more) == 1
     assert files_in(out) == ["a.npy", "a.png", "classes.json"]
+    assert np.load(out / "a.npy").tolist() == [[0, 1, 0], [1, 0, 1]]
     said = capsys.readouterr()
-    assert f"1 of 6 files predicted, outputs in {out}" in said.out
-    lines = dict(
-        zip(["bands", "broken", "nan", "notes", "missing"], said.err.splitlines(), strict=True)
-    )
+    assert f"1 of 6 files predicted, 5 failed, outputs in {out}" in said.out
+    names = ("bands", "broken", "nan", "notes", "missing")
+    lines = {name: line for line in said.err.splitlines() for name in names if f"/{name}." in line}
+    assert len(lines) == len(said.err.splitlines()) == 5
     folder = f"predict.py: {image.parent}/"
     assert lines["bands"].startswith(
         f"{folder}bands.npy: expected an array that the network takes,"
@@ -386,19 +398,97 @@ def test_an_interrupted_prediction_keeps_what_it_has(tmp_path, image, monkeypatc
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_a_table_that_cannot_be_written_is_said(tmp_path, image, capsys):
-    arguments = save_row(tmp_path / "w.pth", "multiclass")
-    (tmp_path / "out" / "predictions.csv").mkdir(parents=True)
-    assert call("-i", image, "-o", tmp_path / "out", "--overwrite", *arguments) == 1
-    assert "predictions.csv" in capsys.readouterr().err
+def test_an_output_that_cannot_be_written_ends_it(tmp_path, weights, image, monkeypatch, capsys):
+    def fail(path, data):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("models.outputs.write_atomic", fail)
+    np.save(image.parent / "b.npy", np.zeros((3, 3)))
+    assert call("-i", image.parent, "-o", tmp_path / "out", "--weights", weights) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No space left on device" in line
 
 
-def test_wrong_names_are_said_for_each_file(tmp_path, image, capsys):
+def test_wrong_names_are_said_before_anything_is_written(tmp_path, image, capsys):
     arguments = save_row(tmp_path / "w.pth", "multiclass", CLASSES=["a", "b"])
-    assert call("-i", image, "-o", tmp_path / "out", *arguments) == 1
+    assert call("-i", image, "-o", tmp_path / "out", *arguments) == 2
     assert "CLASSES: expected 3 names for multiclass, got a, b." in capsys.readouterr().err
-    assert files_in(tmp_path / "out") == []
+    assert not (tmp_path / "out").exists()
     assert call("-i", image, "-o", tmp_path / "out", *arguments, "CLASSES=['a', 'b', 'c']") == 0
+
+
+def test_an_input_with_other_classes_than_the_first_fails(tmp_path, image, capsys):
+    arguments = save_row(tmp_path / "w.pth", "multiclass")
+    np.save(image.parent / "b.npy", np.zeros((2, 4)))
+    assert call("-i", image.parent, "-o", tmp_path / "out", *arguments) == 1
+    assert "b.npy: expected 3 outputs, as of the first input, got 4" in capsys.readouterr().err
+    assert files_in(tmp_path / "out") == ["a.npy", "predictions.csv"]
+
+
+# ---- batches
+
+
+def test_values_are_the_same_for_any_batch_size(tmp_path):
+    torch.manual_seed(0)
+    network = UNET(2, 3, bulk_ch=4, n_recursions=2)
+    network(torch.randn(4, 2, 16, 16))  # running statistics
+    config = json.dumps({"ch_in": 2, "ch_out": 3, "bulk_ch": 4, "n_recursions": 2})
+    meta = {"MODEL": "models.UNET", "MODEL_CONFIG": config, "TASK": "multiclass_segmentation"}
+    save_weights(tmp_path / "w.pth", network.state_dict(), meta)
+    save_weights(tmp_path / "raw.pth", network.state_dict(), meta | {"TASK": None})
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for i in range(7):  # of two sizes, by turns
+        np.save(tmp_path / "in" / f"{i}.npy", rng.normal(size=(13 + i % 2, 17, 2)))
+    for task in ("w", "raw"):
+        for n in (1, 2, 3):
+            arguments = ["--weights", tmp_path / f"{task}.pth", "--batch-size", n]
+            assert call("-i", tmp_path / "in", "-o", tmp_path / f"{task}{n}", *arguments) == 0
+    for i in range(7):
+        raw = np.load(tmp_path / "raw1" / f"{i}.npy")
+        for n in (2, 3):
+            assert np.allclose(np.load(tmp_path / f"raw{n}" / f"{i}.npy"), raw, rtol=0, atol=1e-6)
+            one, many = (tmp_path / f"w{k}" / f"{i}.npy" for k in (1, n))
+            assert one.read_bytes() == many.read_bytes()
+
+
+def test_inputs_of_equal_size_are_read_together(tmp_path, monkeypatch):
+    arguments = save_row(tmp_path / "w.pth", "regression")
+    (tmp_path / "in").mkdir()
+    for i, shape in enumerate([(2, 3), (1, 3), (2, 3), (2, 3), (1, 3)]):
+        np.save(tmp_path / "in" / f"{i}.npy", np.full(shape, i))
+    monkeypatch.setattr(FirstRow, "batches", [])
+    more = ["--batch-size", 2]
+    assert call("-i", tmp_path / "in", "-o", tmp_path / "out", *arguments, *more) == 0
+    assert FirstRow.batches == [(2, 1, 2, 3), (1, 1, 2, 3), (2, 1, 1, 3)]
+    for i in range(5):
+        assert np.load(tmp_path / "out" / f"{i}.npy").tolist() == [i] * 3
+
+
+def test_a_table_has_the_order_of_the_inputs(tmp_path):
+    arguments = save_row(tmp_path / "w.pth", "multiclass")
+    (tmp_path / "in").mkdir()
+    for i in range(4):
+        np.save(tmp_path / "in" / f"{i}.npy", np.zeros((1 + i % 2, 3)))
+    more = ["--batch-size", 2]
+    assert call("-i", tmp_path / "in", "-o", tmp_path / "out", *arguments, *more) == 0
+    assert [Path(row[0]).stem for row in read_table(tmp_path / "out")[1:]] == list("0123")
+
+
+def test_a_batch_size_of_none_is_refused(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        call("-i", "a.npy", "-o", "out", "--weights", "w.pth", "--batch-size", 0)
+    assert stopped.value.code == 2
+    assert "--batch-size: expected a number from 1, got 0." in capsys.readouterr().err
+
+
+def test_a_terminal_sees_a_bar(tmp_path, weights, image, monkeypatch, capsys):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    assert call("-i", image, "-o", tmp_path / "out", "--weights", weights) == 0
+    assert "100%" in capsys.readouterr().err
+    monkeypatch.setenv("TTY_COMPATIBLE", "0")
+    assert call("-i", image, "-o", tmp_path / "more", "--weights", weights) == 0
+    assert capsys.readouterr().err == ""
 
 
 # ---- names of files
@@ -408,14 +498,112 @@ def test_existing_outputs_are_kept_unless_asked(tmp_path, weights, image, capsys
     out = tmp_path / "out"
     out.mkdir()
     (out / "a.npy").write_text("mine")
-    assert call("-i", image, "-o", out, "--weights", weights) == 2
-    assert f"-o: expected none of {out}/a.npy, got them." in capsys.readouterr().err
-    assert files_in(out) == ["a.npy"]
+    assert call("-i", image, "-o", out, "--weights", weights) == 0
+    assert "1 of 1 files predicted, outputs" in capsys.readouterr().out
+    assert files_in(out) == ["a.npy", "a.png", "classes.json"]  # what was missing is made
+    assert (out / "a.npy").read_text() == "mine"
+    np.save(image.parent / "b.npy", np.zeros((2, 3)))
+    assert call("-i", image.parent, "-o", out, "--weights", weights) == 0
+    line = (
+        f"1 of 2 files predicted, 1 kept as they are (--overwrite replaces them), outputs in {out}"
+    )
+    assert line in capsys.readouterr().out
     assert (out / "a.npy").read_text() == "mine"
     assert call("-i", image, "-o", out, "--weights", weights, "--overwrite") == 0
+    assert "1 of 1 files predicted, outputs" in capsys.readouterr().out
     assert np.load(out / "a.npy").shape == (2, 3)
-    assert call("-i", image, "-o", out, "--weights", weights) == 2
-    assert f"{out}/a.npy, {out}/a.png, {out}/classes.json" in capsys.readouterr().err
+
+
+def test_a_table_keeps_its_rows(tmp_path, image, monkeypatch):
+    arguments, out = save_row(tmp_path / "w.pth", "multiclass"), tmp_path / "out"
+    assert call("-i", image, "-o", out, *arguments) == 0
+    before = read_table(out)
+    np.save(image.parent / "0.npy", np.array([[5, 0, 0]]))
+    monkeypatch.setattr(FirstRow, "batches", [])
+    assert call("-i", image.parent, "-o", out, *arguments) == 0
+    assert len(FirstRow.batches) == 1  # the other is not read again
+    table = read_table(out)
+    assert table[:2] == before
+    assert [row[:2] for row in table[2:]] == [[str(image.parent / "0.npy"), "0"]]
+    (out / "predictions.csv").unlink()  # a killed prediction leaves outputs without rows
+    kept = (out / "a.npy").stat().st_mtime_ns
+    assert call("-i", image, "-o", out, *arguments) == 0
+    assert read_table(out) == before
+    assert (out / "a.npy").stat().st_mtime_ns == kept
+    assert call("-i", image.parent / "0.npy", "-o", out, *arguments, "--overwrite") == 0
+    assert len(read_table(out)) == 2
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multiclass_segmentation"])
+def test_outputs_of_other_classes_are_not_mixed(tmp_path, image, task, capsys):
+    weights = tmp_path / "w.pth"
+    arguments = ["--weights", save_conv(weights, [[1], [2], [0]], task)]
+    if task == "multiclass":
+        arguments = save_row(weights, task)
+    out, name = tmp_path / "out", "predictions.csv" if task == "multiclass" else "classes.json"
+    assert call("-i", image, "-o", out, *arguments) == 0
+    np.save(image.parent / "b.npy", np.ones((2, 3)))
+    before, names = files_in(out), "CLASSES=['a', 'b', 'c']"
+    assert call("-i", image.parent, "-o", out, *arguments, names) == 2
+    assert f"expected a {name} of this network's classes in {out}" in capsys.readouterr().err
+    assert files_in(out) == before
+    assert call("-i", image.parent, "-o", out, *arguments, names, "--overwrite") == 0
+    assert '"class": "a"' in (out / name).read_text() or "file,class,a" in (out / name).read_text()
+
+
+def test_a_table_that_is_none_is_refused(tmp_path, image, capsys):
+    arguments, out = save_row(tmp_path / "w.pth", "multiclass"), tmp_path / "out"
+    out.mkdir()
+    (out / "predictions.csv").write_bytes(b"\xff\xfe")
+    assert call("-i", image, "-o", out, *arguments) == 2
+    assert "expected the table of an earlier prediction, got" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.png", "predictions.csv", "classes.json"])
+def test_a_folder_in_the_place_of_an_output_is_refused(tmp_path, weights, image, name, capsys):
+    (tmp_path / "out" / name).mkdir(parents=True)
+    arguments = ["-o", tmp_path / "out", "--weights", weights, "--overwrite"]
+    assert call("-i", image, *arguments) == 2
+    assert f"-o: expected no folders named as outputs, got {tmp_path}" in capsys.readouterr().err
+
+
+def test_names_get_prefix_and_suffix(tmp_path, weights, image, capsys):
+    out = tmp_path / "out"
+    options = ["--prefix", "new_", "--suffix=_mask"]
+    assert call("-i", image, "-o", out, "--weights", weights, *options) == 0
+    assert files_in(out) == ["classes.json", "new_a_mask.npy", "new_a_mask.png"]
+    assert call("-i", image, "SUFFIX=.2", "-o", image.parent, "--weights", weights) == 0
+    assert files_in(image.parent) == ["a.2.npy", "a.2.png", "a.npy", "classes.json"]
+    assert call("-i", image, "-o", out, "--weights", weights, "PREFIX=../") == 2
+    assert "expected one file name without folders, got '../a'" in capsys.readouterr().err
+
+
+def test_folders_keep_their_tree(tmp_path, weights, image, capsys):
+    folder = image.parent / "one" / "deep"
+    folder.mkdir(parents=True)
+    (image.parent / ".hidden").mkdir()
+    for path in (folder / "a.npy", folder / "b.npy", image.parent / ".hidden" / "c.npy"):
+        np.save(path, np.load(image))
+    arguments = ["-o", tmp_path / "out", "--weights", weights]
+    assert call("-i", image.parent, *arguments) == 0
+    names = ["a.npy", "one/deep/a.npy", "one/deep/b.npy"]
+    assert [name for name in files_in(tmp_path / "out") if name.endswith("npy")] == names
+    capsys.readouterr()
+    assert call("-i", image.parent, *arguments) == 0
+    assert "0 of 3 files predicted, 3 kept" in capsys.readouterr().out
+    assert call("-i", folder.parent, "-o", tmp_path / "more", "--weights", weights) == 0
+    assert "deep/a.npy" in files_in(tmp_path / "more")  # from the folder given
+    (tmp_path / "empty").mkdir()
+    assert call("-i", tmp_path / "empty", *arguments) == 2
+    assert f"{tmp_path}/empty: expected files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [".", "out"])
+def test_outputs_do_not_become_inputs(weights, image, name, capsys):
+    out = image.parent / name
+    assert call("-i", image.parent, "-o", out, "--weights", weights) == 2
+    assert f"-o: expected a folder outside of {image.parent}" in capsys.readouterr().err
+    assert files_in(image.parent) == ["a.npy"]
 
 
 @pytest.mark.parametrize("more", [[], ["--overwrite"]])
@@ -476,7 +664,7 @@ def test_wrong_arguments_are_told_together_and_nothing_is_written(tmp_path, caps
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        ("TASKS=binary", '"TASKS=binary": expected KEY=VALUE with one of MODEL, .* "TASK"?'),
+        ("TASKS=binary", '"TASKS=binary": expected KEY=VALUE with one of PREFIX, .* "TASK"?'),
         ("EPOCHS=3", 'got "EPOCHS".* The weights file holds all else.'),
         ("TASK=binry", "TASK: expected one of 'binary', .*, got 'binry'"),
         ("CLASSES=a", "CLASSES: expected a list, or None, got 'a'"),
@@ -548,6 +736,51 @@ def test_given_arguments_of_the_model_go_before_the_file_s(tmp_path, image):
     assert np.load(tmp_path / "b" / "a.npy").tolist() == [0, 40, 20]
     assert call("-i", image, "-o", tmp_path / "c", *arguments, "MODEL_CONFIG=None") == 0
     assert np.load(tmp_path / "c" / "a.npy").tolist() == [0, 100, 50]
+
+
+def test_weights_are_named_by_their_run(tmp_path, image, capsys):
+    folder = f"WEIGHT_DIR={tmp_path}/weights"
+    arguments = ["-i", image, "-o", tmp_path / "out", folder, "--overwrite", "--weights"]
+    assert call(*arguments, "latest") == 2
+    assert f"weights: expected a run in {tmp_path}/weights, got none" in capsys.readouterr().err
+    for i, (run, file) in enumerate([("new", "best"), ("old", "best"), ("bare", "last")]):
+        path = tmp_path / "weights" / run / f"{file}.pth"
+        path.parent.mkdir(parents=True)
+        save_conv(path, [[i]], None)
+        os.utime(path, (100 - i, 100 - i))
+    for text, factor in (("latest", 0), ("new", 0), ("old", 1), ("bare", 2)):
+        assert call(*arguments, text) == 0
+        assert np.array_equal(
+            np.load(tmp_path / "out" / "a.npy"), np.load(image) * np.float32(factor)
+        )
+    assert call(*arguments, "none") == 2
+    assert 'weights "none": expected a file, got none' in capsys.readouterr().err
+
+
+def make_row(gain: float) -> nn.Module:
+    """Make a network, as MODEL may."""
+    return FirstRow(gain)
+
+
+def test_a_function_gets_no_argument_of_the_file(tmp_path, image, capsys):
+    save_row(tmp_path / "w.pth", None, MODEL_CONFIG='{"gain": 5}')
+    arguments = ["-i", image, "-o", tmp_path / "out", "--weights", tmp_path / "w.pth"]
+    model = "MODEL=tests.test_predict.make_row"
+    assert call(*arguments, model) == 2
+    assert "give each of them yourself, as MODEL_CONFIG.gain=" in capsys.readouterr().err
+    assert call(*arguments, model, "MODEL_CONFIG.gain=3") == 0
+    assert np.load(tmp_path / "out" / "a.npy").tolist() == [0, 60, 30]
+
+
+def test_names_that_a_spreadsheet_would_run_are_disarmed(tmp_path, image, monkeypatch):
+    arguments = save_row(tmp_path / "w.pth", "multiclass", CLASSES=["=a()", "@b", "c"])
+    monkeypatch.chdir(image.parent)
+    image.rename(image.with_name("=d.npy"))
+    for _ in range(2):
+        assert call("-i", "=d.npy", "-o", tmp_path / "out", *arguments) == 0
+        header, row = read_table(tmp_path / "out")
+        assert header == ["file", "class", "'=a()", "'@b", "c"]
+        assert row[:2] == ["'=d.npy", "'@b"]
 
 
 class Payload:

@@ -1,13 +1,10 @@
-import copy
 import functools
-import pickle
 
 import pytest
 import torch
 from torch import nn
 
 from models import ConvNet
-from utils.torchutils import load_weights, save_weights
 
 torch.set_num_threads(1)
 
@@ -17,10 +14,8 @@ def small(**config):
     return ConvNet(**({"ch_in": 1, "n_classes": 3, "bulk_ch": 4} | config))
 
 
-@pytest.mark.parametrize("size", [(8, 8), (9, 13), (32, 32), (31, 8), (1, 1)])
-def test_output_shape_for_any_size(size):
-    assert small(ch_in=3)(torch.randn(2, 3, *size)).shape == (2, 3)
-    assert small(ch_in=3)(torch.randn(1, 3, *size)).shape == (1, 3)
+def test_a_single_pixel_is_enough():
+    assert small(ch_in=3)(torch.randn(2, 3, 1, 1)).shape == (2, 3)
 
 
 def test_default_size():
@@ -40,41 +35,6 @@ def test_activations_reach_every_layer_and_every_parameter_gets_a_gradient(activ
     nn.functional.cross_entropy(model(torch.randn(3, 1, 9, 8)), y).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
-
-
-def test_dropout_is_active_in_training_only():
-    model, x = small(dropout=0.5), torch.randn(4, 1, 8, 8)
-    assert not torch.equal(model(x), model(x))
-    assert torch.equal(model.eval()(x), model(x))
-
-
-def test_state_dict_gives_the_same_output(tmp_path):
-    model, x = small(), torch.randn(4, 1, 8, 8)
-    model(x)
-    save_weights(tmp_path / "weights.pth", model.state_dict(), {})
-    other = ConvNet(1, 3, bulk_ch=4)
-    assert not torch.equal(other.eval()(x), model.eval()(x))
-    other.load_state_dict(load_weights(tmp_path / "weights.pth")["model"])
-    assert torch.equal(other.eval()(x), model.eval()(x))
-
-
-@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
-def test_copies_and_exports():
-    model, x = small(dropout=0.2).eval(), torch.randn(2, 1, 9, 12)
-    other = torch.randn(3, 1, 8, 13)
-    auto = torch.export.Dim.AUTO
-    exported = torch.export.export(model, (x,), dynamic_shapes={"x": {0: auto, 2: auto, 3: auto}})
-    copies = {
-        "pickle": pickle.loads(pickle.dumps(model)),
-        "deepcopy": copy.deepcopy(model),
-        "script": torch.jit.script(model),
-        "trace": torch.jit.trace(model, x),
-        "export": exported.module(),
-    }
-    with torch.no_grad():
-        for name, twin in copies.items():
-            for batch in (x, other):
-                assert torch.allclose(twin(batch), model(batch), atol=1e-6), name
 
 
 def test_learns_stripes():

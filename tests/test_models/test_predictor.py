@@ -25,6 +25,13 @@ class Whole(nn.Module):
         return {"out": x}
 
 
+class Squeezed(nn.Module):
+    """Loses the batch axis of a single picture."""
+
+    def forward(self, x):
+        return x.squeeze()
+
+
 def pick(weight) -> nn.Module:
     """Return a 1 x 1 convolution with these weights (K, C)."""
     weight = torch.as_tensor(weight, dtype=torch.float32)
@@ -105,6 +112,69 @@ def test_maps_have_the_size_of_the_input_although_it_is_resized(path, height, wi
     assert np.allclose(raw.logits(x).numpy()[0, 0], x * 0.5 - 1)  # the file's other keys stay
 
 
+# ---- several inputs, and files
+
+
+class Counting(nn.Module):
+    """Gives what it gets, and notes the shapes."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def forward(self, x):
+        self.shapes.append(tuple(x.shape))
+        return 2 * x
+
+
+@pytest.fixture
+def pictures():
+    """Return pictures of two sizes, one of them once without its only channel."""
+    shapes = [(2, 3), (4, 3, 1), (2, 3, 1), (4, 3), (2, 3)]
+    return [np.full(shape, i - 2, np.float32) for i, shape in enumerate(shapes)]
+
+
+def test_a_list_gives_a_list_in_its_order(pictures):
+    predictor = Predictor(Counting(), "cpu", "binary_segmentation")
+    alone = [predictor(picture) for picture in pictures]
+    predictor.model.shapes.clear()
+    together = predictor(pictures, batch_size=2)
+    assert predictor.model.shapes == [(2, 1, 2, 3), (1, 1, 2, 3), (2, 1, 4, 3)]
+    assert all(map(np.array_equal, together, alone))
+    assert [found.shape for found in together] == [(2, 3), (4, 3), (2, 3), (4, 3), (2, 3)]
+    shares = predictor.probabilities(tuple(pictures), 3)
+    assert [bool(share.max() > 0.5) for share in shares] == [False, False, False, True, True]
+    assert [logits.shape for logits in predictor.logits(pictures, 5)][1] == (1, 1, 4, 3)
+    assert predictor([]) == []
+
+
+def test_inputs_that_are_resized_to_one_size_go_together(pictures):
+    predictor = Predictor(Counting(), "cpu", "binary_segmentation", None, {"size": [4, 4]})
+    together = predictor(pictures, batch_size=5)
+    assert predictor.model.shapes == [(5, 1, 4, 4)]
+    assert [found.shape for found in together] == [(2, 3), (4, 3), (2, 3), (4, 3), (2, 3)]
+
+
+def test_an_array_of_pictures_is_a_list_of_them():
+    predictor, pictures = Predictor(Counting(), "cpu"), np.arange(24.0).reshape(3, 2, 2, 2)
+    found = predictor(pictures, batch_size=2)
+    assert predictor.model.shapes == [(2, 2, 2, 2), (1, 2, 2, 2)]
+    assert np.array_equal(found, 2 * pictures)
+
+
+def test_files_are_read(tmp_path, pictures):
+    paths = [tmp_path / f"{i}.npy" for i in range(5)]
+    for file, picture in zip(paths, pictures, strict=True):
+        np.save(file, picture)
+    predictor = Predictor(Counting(), "cpu", "binary_segmentation")
+    assert np.array_equal(predictor(paths[3]), predictor(pictures[3]))
+    assert np.array_equal(predictor(str(paths[3])), predictor(pictures[3]))
+    found = predictor([*paths, pictures[0]], batch_size=2)
+    assert all(map(np.array_equal, found, predictor([*pictures, pictures[0]])))
+    with pytest.raises(FileNotFoundError, match=r"none\.npy"):
+        predictor([paths[0], tmp_path / "none.npy"])
+
+
 def test_what_is_given_goes_before_the_file(path):
     save(path, TASK="binary_segmentation", CLASSES=["sea", "ship"])
     of_file = load_predictor(path)
@@ -156,6 +226,7 @@ def test_what_the_file_says_is_checked(path, meta, problem):
     [
         (Whole(), None, "MODEL: expected a network that gives a tensor, got dict"),
         (FirstRow(), "binary", r"expected outputs \(1, 1\) for binary, got \(1, 3\)"),
+        (Squeezed(), None, r"expected outputs \(1, \.\.\.\) for None, got \(2, 3\)"),
         (
             FirstRow(),
             "multiclass_segmentation",

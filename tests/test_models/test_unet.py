@@ -1,8 +1,4 @@
-"""The checks of a segmentation model: put your model and its weights into `test_config`."""
-
-import copy
 import functools
-import pickle
 
 import pytest
 import torch
@@ -10,81 +6,8 @@ from torch import nn
 
 from layers import DeconvLayer, TransConvLayer
 from models import UNET
-from utils.torchutils import load_weights, save_weights
 
 torch.set_num_threads(1)
-
-test_config = {
-    "DEFAULT_WEIGHTS": None,  # a weights file of this model; None: new weights
-    "INPUT_DIM": (2, 12, 33, 47),  # (N, C, H, W)
-    "OUTPUT_DIM": (2, 2, 33, 47),  # (N, K, H, W)
-    "LOSS": nn.BCEWithLogitsLoss(),
-    "MODEL": UNET,
-    "MODEL_CONFIG": {"ch_in": 12, "ch_out": 2, "bulk_ch": 4, "n_recursions": 3, "dropout": 0.2},
-    "OPTIMIZER": torch.optim.SGD,
-    "OPTIMIZER_CONFIG": {"lr": 1e-3},
-    "DEVICE": torch.device("cpu"),
-}
-
-
-def build():
-    torch.manual_seed(0)
-    return test_config["MODEL"](**test_config["MODEL_CONFIG"]).to(test_config["DEVICE"])
-
-
-@pytest.fixture(params=["DEFAULT_WEIGHTS", "a file"])
-def model(request, tmp_path):
-    path = test_config["DEFAULT_WEIGHTS"]
-    if request.param == "a file":
-        path = tmp_path / "weights.pth"
-        save_weights(path, build().state_dict(), {})
-    model = build()
-    if path is not None:
-        model.load_state_dict(load_weights(path)["model"])
-    return model
-
-
-@pytest.fixture
-def batch():
-    torch.manual_seed(1)
-    x, y = torch.randn(test_config["INPUT_DIM"]), torch.rand(test_config["OUTPUT_DIM"]).round()
-    return x.to(test_config["DEVICE"]), y.to(test_config["DEVICE"])
-
-
-def test_parameters_are_finite(model):
-    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
-
-
-def test_output_shape(model, batch):
-    output = model(batch[0])
-    assert output.shape == test_config["OUTPUT_DIM"]
-    assert torch.isfinite(output).all()
-
-
-def test_every_parameter_gets_a_gradient_and_a_step(model, batch):
-    for module in model.modules():
-        if isinstance(module, nn.Dropout | nn.Dropout2d):
-            module.p = 0.0  # a dropped channel has no gradient
-    optimizer = test_config["OPTIMIZER"](model.parameters(), **test_config["OPTIMIZER_CONFIG"])
-    before = copy.deepcopy(model.state_dict())
-    test_config["LOSS"](model(batch[0]), batch[1]).backward()
-    optimizer.step()
-    for name, parameter in model.named_parameters():
-        assert torch.isfinite(parameter.grad).all(), name
-        assert parameter.grad.abs().sum() > 0, name
-        assert not torch.equal(parameter, before[name]), name
-
-
-def test_state_dict_gives_the_same_output(model, batch, tmp_path):
-    model(batch[0])  # moves the running statistics: they must travel too
-    save_weights(tmp_path / "weights.pth", model.state_dict(), {})
-    other = test_config["MODEL"](**test_config["MODEL_CONFIG"]).to(test_config["DEVICE"])
-    assert not torch.equal(other.eval()(batch[0]), model.eval()(batch[0]))
-    other.load_state_dict(load_weights(tmp_path / "weights.pth")["model"])
-    assert torch.equal(other.eval()(batch[0]), model.eval()(batch[0]))
-
-
-# ------------------------------------------------------------------------------- UNET itself
 
 
 def small(**config):
@@ -182,37 +105,6 @@ def test_dropout_is_active_at_every_level_in_training_only():
     assert not torch.equal(model(x), model(x))
     assert calls == [0.5] * 12  # two calls of three levels down and three up
     assert torch.equal(model.eval()(x), model(x))
-
-
-@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
-@pytest.mark.parametrize(("use_shuffle", "use_pooling"), [(True, False), (False, True)])
-def test_copies_and_exports(use_shuffle, use_pooling):
-    """Pickle, deepcopy, script, trace and torch.export give the model, at other sizes too."""
-    model = small(dropout=0.2, use_shuffle=use_shuffle, use_pooling=use_pooling)
-    x, other = torch.randn(2, 3, 17, 22), torch.randn(3, 3, 16, 19)
-    model(x)
-    model.eval()
-    auto = torch.export.Dim.AUTO
-    exported = torch.export.export(model, (x,), dynamic_shapes={"x": {0: auto, 2: auto, 3: auto}})
-    copies = {
-        "pickle": pickle.loads(pickle.dumps(model)),
-        "deepcopy": copy.deepcopy(model),
-        "script": torch.jit.script(model),
-        "trace": torch.jit.trace(model, x),
-        "export": exported.module(),
-    }
-    with torch.no_grad():
-        for name, twin in copies.items():
-            for batch in (x, other):
-                assert torch.allclose(twin(batch), model(batch), atol=1e-6), name
-
-
-def test_exports_with_a_dynamic_batch_and_a_fixed_size():
-    model = small().eval()
-    batch = {0: torch.export.Dim("n")}
-    exported = torch.export.export(model, (torch.randn(2, 3, 33, 17),), dynamic_shapes={"x": batch})
-    x = torch.randn(5, 3, 33, 17)
-    assert torch.allclose(exported.module()(x), model(x), atol=1e-6)
 
 
 def test_wrong_arguments_are_named_together():

@@ -1,0 +1,1 @@
+"""Ready-made predictions of whole datasets: copy one and edit the copy."""
