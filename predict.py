@@ -253,13 +253,13 @@ def read_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, 
 
 
 def find_weights(text: str, weight_dir: str | Path) -> Path:
-    """Return the weights file of a path, of a run's name (its best.pth), or of "latest".
+    """Return the weights file of a path, of a run's name or folder (best.pth), or of "latest".
 
     Raises:
         FileNotFoundError: no run has weights yet. A path is returned as it is.
     """
     path, weight_dir = Path(text).expanduser(), Path(weight_dir)
-    if path.exists():
+    if path.is_file():
         return path
     if text == "latest":
         found = list(weight_dir.glob("*/best.pth")) or list(weight_dir.glob("*/last.pth"))
@@ -268,7 +268,8 @@ def find_weights(text: str, weight_dir: str | Path) -> Path:
                 f"weights: expected a run in {weight_dir}, got none. Train first, or name a file."
             )
         return max(found, key=lambda file: file.stat().st_mtime)
-    of_run = [weight_dir / text / name for name in ("best.pth", "last.pth")]
+    names = ("best.pth", "last.pth")
+    of_run = [folder / name for folder in (path, weight_dir / text) for name in names]
     return next((file for file in of_run if file.is_file()), path)
 
 

@@ -98,8 +98,8 @@ def main(argv: list[str]) -> int:
 
 
 def predict(
-    dataset: Any = None,
-    predict_config: Mapping[str, Any] = {},  # noqa: B006, never changed
+    dataset: Any,
+    predict_config: Mapping[str, Any],
     global_config: Mapping[str, Any] = global_config,
 ) -> dict[str, Any]:
     """Predict a dataset and write what the command line writes.
@@ -144,7 +144,7 @@ def predict(
         folder = make_folder(config, global_config)
         write_config(folder, config | ({} if dataset is None else {"DATASET": dataset}))
         write_samples(folder, itertools.chain([first], batches), evaluation, config)
-    metrics = evaluation.values()
+        metrics = evaluation.values()
     paths = {"output_dir": folder, "samples": folder / "samples.csv"}
     if metrics:
         write_json(folder / "metrics.json", metrics)
@@ -207,7 +207,7 @@ def build(
     if problems:
         raise ConfigError(problems)
     names = getattr(dataset, "names", None)
-    has_names = isinstance(names, (list, tuple)) and len(set(names)) == len(dataset)
+    has_names = isinstance(names, (list, tuple)) and len(set(map(str, names))) == len(dataset)
     evaluation = attempt(
         problems,
         Evaluation,
@@ -267,16 +267,24 @@ def join_samples(samples: list[Any], join: Callable[[list[Any]], Any]) -> Any:
 
 
 def make_folder(config: Mapping[str, Any], folders: Mapping[str, Any]) -> Path:
-    """Make the folder of the outputs and return it."""
+    """Make the folder of the outputs and return it.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    from config.errors import ConfigError
     from utils.name import reserve_dir, run_name, timestamp
     from utils.path import create_dirs
 
-    if config["OUTPUT_DIR"]:
+    name = run_name(timestamp(), config["SESSION_NAME"])
+    try:
+        if not config["OUTPUT_DIR"]:
+            return reserve_dir(Path(folders["LOG_DIR"], "predictions"), name)
         folder = Path(config["OUTPUT_DIR"]).expanduser()
         create_dirs(folder)
         return folder
-    name = run_name(timestamp(), config["SESSION_NAME"])
-    return reserve_dir(Path(folders["LOG_DIR"], "predictions"), name)
+    except OSError as error:
+        raise ConfigError(f"OUTPUT_DIR: {error}") from error
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:

@@ -748,7 +748,8 @@ def test_weights_are_named_by_their_run(tmp_path, image, capsys):
         path.parent.mkdir(parents=True)
         save_conv(path, [[i]], None)
         os.utime(path, (100 - i, 100 - i))
-    for text, factor in (("latest", 0), ("new", 0), ("old", 1), ("bare", 2)):
+    of_folder = tmp_path / "weights" / "old"
+    for text, factor in (("latest", 0), ("new", 0), ("old", 1), (of_folder, 1), ("bare", 2)):
         assert call(*arguments, text) == 0
         assert np.array_equal(
             np.load(tmp_path / "out" / "a.npy"), np.load(image) * np.float32(factor)

@@ -138,6 +138,29 @@ def test_metrics_are_those_that_the_training_logged(tmp_path, changes):
     assert list(table[0]) == [*columns, "loss", "accuracy", "f1", "bias"]
 
 
+class Layout(nn.Conv2d):
+    """Notes the memory format of input and weights."""
+
+    seen: list[tuple[bool, bool]] = []
+
+    def forward(self, x):
+        parts = (x, self.weight)
+        self.seen.append(tuple(p.is_contiguous(memory_format=torch.channels_last) for p in parts))
+        return super().forward(x).mean((2, 3))
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_the_memory_format_is_that_of_the_training(tmp_path, monkeypatch, wanted):
+    """The bits of so small a network do not show it."""
+    monkeypatch.setattr(Layout, "seen", [])
+    config = json.dumps({"in_channels": 2, "out_channels": 2, "kernel_size": 2})
+    meta = {"TASK": "regression", "MODEL_CONFIG": config}
+    save_weights(tmp_path / "w.pth", Layout(2, 2, 2).state_dict(), meta)
+    about = {"MODEL": Layout, "DEVICE": "cpu", "CHANNELS_LAST": wanted}
+    run(tmp_path, Samples([torch.zeros(2, 3, 3)]), WEIGHTS=tmp_path / "w.pth", **about)
+    assert Layout.seen == [(wanted, wanted)]
+
+
 def test_files_are_predicted_as_by_predict_py(tmp_path, capsys):
     """Channels last on disk, one rule for both; PREPROCESS and TASK come from the weights."""
     rng = np.random.default_rng(0)
@@ -338,6 +361,8 @@ def test_every_prediction_has_a_folder_of_its_own(tmp_path):
     with pytest.raises(ConfigError, match="OUTPUT_DIR: expected a new or empty folder, got"):
         run(tmp_path, data, **config, OUTPUT_DIR=given)
     assert files_in(given) == names
+    with pytest.raises(ConfigError, match="OUTPUT_DIR: .*expected a folder or a free name, got"):
+        run(tmp_path, data, **config, OUTPUT_DIR=given / "samples.csv" / "more")
 
 
 def test_tables_alone(tmp_path):

@@ -2,6 +2,7 @@ import csv
 import functools
 import hashlib
 import importlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -130,3 +131,35 @@ def test_slices_held_out_are_not_trained_on(data_dir):
         names[part] = config[f"{part}_DATASET"](task=config["TASK"], **arguments).names
     assert names["TRAIN"] == ["0", "1"]
     assert sorted(names["VAL"], key=int) == ["5", "11", "17", "23", "29"]
+
+
+def write_pictures(folder):
+    """Pictures of different sizes and masks of 0 and 255, and arrays of 4 bands with 5 classes."""
+    draw = np.random.default_rng(0)
+    for name in ("img", "ann", "x", "y"):
+        (folder / name).mkdir()
+    for i in range(5):
+        mask = np.zeros((260 + i, 270 - i), np.uint8)
+        mask[50:150, 60:120] = 255
+        noise = draw.integers(0, 90, (*mask.shape, 3)).astype(np.uint8)
+        Image.fromarray(noise + mask[..., None] // 3).save(folder / "img" / f"a{i}.jpg")
+        Image.fromarray(mask).save(folder / "ann" / f"a{i}.png")
+        np.save(folder / "x" / f"{i}.npy", draw.normal(size=(256, 256, 4)).astype(np.float32))
+        np.save(folder / "y" / f"{i}.npy", draw.integers(0, 5, (256, 256)).astype(np.uint8))
+
+
+@pytest.mark.parametrize("example", [0, 1], ids=["pictures", "4 bands, 5 classes"])
+def test_three_lines_of_membrane_make_it_ones_own(example, tmp_path):
+    source = (ROOT / "experiments" / "membrane.py").read_text(encoding="utf-8")
+    lines = re.findall(r"^    ((?:slices|look|n_bands, .*) = .*)$", source.split('"""')[1], re.M)
+    changed = source
+    for line in lines[3 * example : 3 * example + 3]:
+        name = re.escape(line.partition(" = ")[0])
+        changed, n = re.subn(rf"(?m)^{name} = .*$", lambda _, line=line: line, changed)
+        assert n == 1
+    (tmp_path / "mine.py").write_text(changed, encoding="utf-8")
+    write_pictures(tmp_path)
+    small = ["EPOCHS=1", "MODEL_CONFIG.bulk_ch=2", "NUM_THREADS=1", "PROGRESS=False", "DEVICE=cpu"]
+    place = [f"{name}={tmp_path / name}" for name in ("LOG_DIR", "WEIGHT_DIR")]
+    config = [str(tmp_path / "mine.py"), f"DATA_DIR={tmp_path}", *place, *small]
+    assert train.main(config) == 0

@@ -392,6 +392,7 @@ class TableRows(Arrays):
         x = _prepare_rows(np.stack([table[c] for c in self.columns], axis=1), self.preprocess)
         self.classes = None
         y = torch.arange(len(x))
+        self.has_targets = bool(targets)  # else y is the number of the row
         if targets:
             values = [table[c] for c in targets]
             array = values[0] if is_one else np.stack(values, axis=1)
