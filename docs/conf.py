@@ -15,6 +15,7 @@ project = "Plumbline"
 release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 autodoc_typehints = "description"
+autodoc_preserve_defaults = True  # as they are written: no folders of this machine
 autodoc_member_order = "bysource"
 html_theme = "furo"
 html_show_copyright = False
