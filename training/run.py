@@ -293,9 +293,6 @@ class Run:
         result = make_result(self, _status(error), error)
         try:
             self.record.finish(result)
-        except Exception as problem:
-            result = make_result(self, _status(problem), problem)  # it is not done, then
-            raise
         finally:
             if self._notify is not None:  # last: what it says is on the disk
                 self._notify.on_end(self, result)
