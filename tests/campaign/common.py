@@ -33,6 +33,7 @@ def fork(target: Callable[..., Any], *args: Any, output: int | None = None) -> B
     """
 
     def run() -> None:
+        torch.set_num_threads(1)  # OpenMP would wait for threads that no fork takes along
         if output is not None:
             os.dup2(output, 1)
             os.dup2(output, 2)
@@ -87,7 +88,6 @@ def run_script(run: Callable[..., Figures]) -> None:
 
 def run_in_temp(run: Callable[..., Figures], **options: int) -> Figures:
     """Run a script's function in a folder that goes afterwards."""
-    torch.set_num_threads(1)  # threads do not survive a fork
     logging.getLogger("plumbline").addHandler(logging.NullHandler())  # warnings are expected
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         return run(Path(folder), **options)

@@ -7,9 +7,21 @@ import pytest
 if not sys.platform.startswith("linux"):
     pytest.skip("the campaign forks, kills and limits processes", allow_module_level=True)
 
-import utils.logging.csv
+import torch
+
 import utils.torchutils
 from tests.campaign import disk_full, flips, kills, saves, tracker
+from tests.campaign.common import fork, kill, wait
+from utils.torchutils import torch_settings
+
+
+def test_a_fork_computes_after_torch_has_started_its_threads():
+    with torch_settings(2, False):
+        torch.ones(1 << 20).sum()
+        process = fork(lambda: torch.ones(1 << 20).sum())
+        wait(process, 30)
+        assert not process.is_alive() or not kill(process), "it waits for a thread that is not"
+    assert process.exitcode == 0
 
 
 @pytest.mark.parametrize("number", [1, 9])  # AdamW and the rest; checkpoints within an epoch
