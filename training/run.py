@@ -293,6 +293,10 @@ class Run:
         result = make_result(self, _status(error), error)
         try:
             self.record.finish(result)
+        except Exception as problem:
+            if _status(error) != "failed":  # else what failed first is what is told
+                result = make_result(self, "failed", problem)
+            raise
         finally:
             if self._notify is not None:  # last: what it says is on the disk
                 self._notify.on_end(self, result)

@@ -45,20 +45,14 @@ from tests.test_training.common import (
     rows,
     train,
 )
+from tests.test_training.test_resume import FULL
 from training.record import Record
 from training.resume import find_run
 from training.run import Run
 
 KINDS = {
     "SGD": {},
-    "AdamW, OneCycle, EMA, ACCUMULATE 3, bf16": {
-        "OPTIMIZER": torch.optim.AdamW,
-        "OPTIMIZER_CONFIG": {"lr": 0.01},
-        "ONE_CYCLE": True,
-        "EMA": 0.9,
-        "ACCUMULATE": 3,
-        "MIXED_PRECISION": True,
-    },
+    "AdamW, OneCycle, EMA, ACCUMULATE 3, bf16": FULL,
     "plateau, VALIDATE_EVERY 2": {
         "SCHEDULER": torch.optim.lr_scheduler.ReduceLROnPlateau,
         "SCHEDULER_CONFIG": {"patience": 2, "min_lr": 1e-3},

@@ -20,18 +20,12 @@ import torch
 from config.errors import ConfigError
 from tests.campaign.common import Figures, fork, kill, run_script, say, wait
 from tests.test_training.common import ROUTINES, bits, folders, make_config
+from tests.test_training.test_resume import FULL
 from training.resume import find_run
 
 KINDS = {
     "SGD": {},
-    "AdamW, OneCycle, EMA, ACCUMULATE 3, bf16": {
-        "OPTIMIZER": torch.optim.AdamW,
-        "OPTIMIZER_CONFIG": {"lr": 0.01},
-        "ONE_CYCLE": True,
-        "EMA": 0.9,
-        "ACCUMULATE": 3,
-        "MIXED_PRECISION": True,
-    },
+    "AdamW, OneCycle, EMA, ACCUMULATE 3, bf16": FULL,
 }
 PATIENCE = 60  # [s] a process that takes longer hangs
 

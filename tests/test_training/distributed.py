@@ -17,27 +17,17 @@ import torch.distributed as dist
 from torch import nn
 
 from tests.test_training.common import CLASSES, ROUTINES, Pictures, bits, train
-from tests.test_training.test_resume import Stop, resume
+from tests.test_training.test_resume import FULL, PLATEAU, Stop, resume
 from training.callbacks import Callback, EarlyStopping
 from training.state import RunInterrupted
 from utils.distributed import rank
 from utils.metrics import accuracy, f1
 
-FULL = {
-    "OPTIMIZER": torch.optim.AdamW,
-    "OPTIMIZER_CONFIG": {"lr": 0.01},
-    "ONE_CYCLE": True,
-    "EMA": 0.9,
-    "ACCUMULATE": 3,
-    "MIXED_PRECISION": True,
-    "CALLBACKS": [functools.partial(EarlyStopping, patience=9)],
+CONFIGS = {
+    "sgd": {},
+    "full": {**FULL, "CALLBACKS": [functools.partial(EarlyStopping, patience=9)]},
+    "plateau": {**PLATEAU, "CLIP_NORM": 0.5},
 }
-PLATEAU = {
-    "SCHEDULER": torch.optim.lr_scheduler.ReduceLROnPlateau,
-    "SCHEDULER_CONFIG": {"patience": 0, "threshold": 9.0, "threshold_mode": "abs"},
-    "CLIP_NORM": 0.5,
-}
-CONFIGS = {"sgd": {}, "full": FULL, "plateau": PLATEAU}
 STOPS = {"in an epoch": (1, 2), "at an epoch's end": (1, 0)}
 
 

@@ -108,6 +108,22 @@ def test_one_mail_for_each_end(routine, way, tmp_path, outbox):
     assert ("The last lines of train.log" in text_of(mail)) == (way == "failed")
 
 
+@pytest.mark.parametrize(
+    ("way", "told"), {"done": "full", "Ctrl-C": "full", "failed": "out"}.items()
+)
+def test_an_end_that_cannot_be_written_is_told_as_a_failure(
+    way, told, tmp_path, outbox, monkeypatch
+):
+    def fill_disk(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("training.record.Record.finish", fill_disk)
+    monkeypatch.setitem(ENDS, way, OSError)
+    end("pytorch", tmp_path, way, NOTIFY=[ADDRESS])
+    (mail,) = mails_of(outbox)
+    assert " failed: " in mail["Subject"] and told in mail["Subject"]  # what failed first
+
+
 def test_the_text_of_a_run_that_is_done(tmp_path, outbox):
     result = train("pytorch", tmp_path, CALLBACKS=[MAIL])
     text = text_of(*mails_of(outbox))
