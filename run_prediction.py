@@ -226,7 +226,7 @@ def build(
 
 
 def make_data(config: Mapping[str, Any], folders: Mapping[str, Any], predictor: "Predictor") -> Any:
-    """Return the dataset of the config; TASK and PREPROCESS of the weights are handed to it."""
+    """Return the dataset of the config; what the weights say is handed to it."""
     from training.build import make_dataset
     from utils.seed import DATA, mix, seed_all
 
@@ -236,6 +236,7 @@ def make_data(config: Mapping[str, Any], folders: Mapping[str, Any], predictor: 
         "TEST_DATASET_CONFIG": config["DATASET_CONFIG"],
         "TASK": predictor.task,
         "PREPROCESS": predictor.preprocess.config or None,
+        "CLASSES": predictor.classes,
     }
     return make_dataset("test", about, folders)
 

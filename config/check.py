@@ -16,6 +16,8 @@ _N_GIVEN = {"OPTIMIZER": 1, "SCHEDULER": 1}
 _HANDED = ("TRAIN_DATASET", "VAL_DATASET", "DATASET")
 # what the run fills in when a callable takes it and NAME_CONFIG leaves it out
 FILLED_IN = {
+    "MODEL": ("num_classes", "n_classes"),
+    "LOSS": ("num_classes", "n_classes"),
     "OPTIMIZER": ("lr",),
     "SCHEDULER": ("total_steps", "T_max", "max_lr"),
     "TRAIN_DATASET": ("task", "preprocess", "classes"),

@@ -147,7 +147,12 @@ _TABLE = [
     Key(
         "TASK", _or_none(_choice(*TASK_NAMES)), None, "decides target check and what predict writes"
     ),
-    Key("CLASSES", _or_none(LIST), None, "names of the classes or of the output channels"),
+    Key(
+        "CLASSES",
+        _or_none(LIST),
+        None,
+        "names of the classes or channels; None: as the data name them",
+    ),
     Key("PREPROCESS", _or_none(MAPPING), None, "input scaling; travels in the weights file"),
     # data
     Key("TRAIN_DATASET", MAYBE_CALLABLE, None, "None reads DATA_DIR/train/{x,y}"),

@@ -17,7 +17,7 @@ from config.config import ROOT_PATH
 from config.errors import ConfigError
 from config.keys import PREDICT_KEYS, TABLES
 from tests.test_training.common import Pictures, Stream, folders, make_config, train
-from utils.data import InputFolder, PairedFolder
+from utils.data import InputFolder, PairedFolder, TableRows
 from utils.data.files import write_array
 from utils.metrics import accuracy, f1, iou
 from utils.torchutils import save_weights
@@ -79,6 +79,17 @@ def files_in(folder: Path) -> list[str]:
 
 def run(tmp_path: Path, dataset, **config) -> dict:
     return run_prediction.predict(dataset, config, folders(tmp_path))
+
+
+def test_the_classes_of_the_weights_are_handed_to_a_dataset_that_takes_them(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "rows.csv").write_text("a,b,kind\n1,2,dog\n4,3,dog\n")
+    save_weights(tmp_path / "w.pth", {}, {"TASK": "multiclass", "CLASSES": ["cat", "dog"]})
+    config = {"WEIGHTS": str(tmp_path / "w.pth"), "MODEL": nn.Identity, "DEVICE": "cpu"}
+    config |= {"DATASET": TableRows, "DATASET_CONFIG": {"path": "rows.csv", "target": "kind"}}
+    rows = read_rows(run(tmp_path, None, **config))
+    assert [row["target"] for row in rows] == ["dog", "dog"]
+    assert [row["prediction"] for row in rows] == ["dog", "cat"]
 
 
 # ---- the metrics of the training

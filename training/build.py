@@ -20,6 +20,7 @@ from training.callbacks import Callback, Notify
 from utils.data.datasets import PairedFolder
 from utils.data.loading import Loader, make_loader
 from utils.data.preprocess import check_preprocess
+from utils.data.splits import some
 from utils.data.tasks import check_target
 from utils.distributed import main_first, rank, world_size
 from utils.metrics import Metrics, as_metrics
@@ -43,6 +44,7 @@ class Parts:
     scheduler_interval: str
     metrics: Metrics
     named_metrics: dict[str, Any]  # METRICS as a dict, Ignite's Loss(f) as f
+    filled_in: dict[str, Any]  # keys of the config that the training data decide
     callbacks: list[Any]
     notify: Notify | None
     loaders: dict[str, Loader | None]  # "train", "val", "test"
@@ -64,7 +66,7 @@ def build(
     """
     problems = check_preprocess(config["PREPROCESS"])
     attempt = functools.partial(_attempt, problems)
-    loaders = {}
+    loaders, filled_in, classes = {}, {}, None
     for number, part in enumerate(("train", "val", "test")):
         seed_all(mix(config["SEED"], DATA, number))  # for a dataset that splits at random
         where = f"{part.upper()}_DATASET"
@@ -73,6 +75,12 @@ def build(
             with main_first():  # one process downloads, or fills a cache
                 dataset = attempt(where, make_dataset, part, config, folders)
         found = dataset is not None
+        if found and part == "train":
+            classes = class_names(dataset)
+            filled_in = fill_in_classes(config, classes)
+            config = {**config, **filled_in}
+        elif found:
+            problems += _check_classes(where, config["TASK"], class_names(dataset), classes)
         loaders[part] = attempt(where, _loader, part, dataset, config, device) if found else None
     seed_all(mix(config["SEED"], WEIGHTS))  # the weights follow from it, whatever was drawn before
     model = attempt("MODEL_CONFIG", make_model, config, device)
@@ -99,7 +107,17 @@ def build(
         raise ConfigError(problems)
     interval = "step" if config["ONE_CYCLE"] else config["SCHEDULER_INTERVAL"]
     return Parts(
-        model, loss, optimizer, scheduler, interval, metrics, named, callbacks, notify, loaders
+        model,
+        loss,
+        optimizer,
+        scheduler,
+        interval,
+        metrics,
+        named,
+        filled_in,
+        callbacks,
+        notify,
+        loaders,
     )
 
 
@@ -134,8 +152,8 @@ def _loader(part: str, dataset: Any, config: Mapping[str, Any], device: torch.de
 def make_dataset(part: str, config: Mapping[str, Any], folders: Mapping[str, Any]) -> Any:
     """Return the dataset of a part ("train", "val", "test"), or None when the config has none.
 
-    Relative paths among the arguments start at DATA_DIR; TASK and PREPROCESS are handed to a
-    dataset that takes `task` and `preprocess`.
+    Relative paths among the arguments start at DATA_DIR; TASK, PREPROCESS and CLASSES are handed to
+    a dataset that takes `task`, `preprocess` and `classes`.
     """
     name = f"{part.upper()}_DATASET"
     make, arguments = config[name], dict(config[f"{name}_CONFIG"])
@@ -156,6 +174,75 @@ def make_dataset(part: str, config: Mapping[str, Any], folders: Mapping[str, Any
         if key in accepted and key not in arguments and config[key.upper()] is not None:
             arguments[key] = config[key.upper()]
     return make(**arguments)
+
+
+def class_names(dataset: Any) -> list[str] | None:
+    """Return the names of the classes that a dataset knows, by number; None: it names none."""
+    classes = getattr(dataset, "classes", None)
+    return list(map(str, classes)) if isinstance(classes, (list, tuple)) else None
+
+
+def fill_in_classes(config: Mapping[str, Any], classes: Sequence[str] | None) -> dict[str, Any]:
+    """Return the keys that the classes of the training data decide, as far as the config does not.
+
+    CLASSES are their names; MODEL and LOSS are told how many there are where they take
+    `num_classes` or `n_classes`. The identities of an embedding are no outputs of the network, so
+    that the loss alone hears of them.
+
+    Args:
+        config: A complete config.
+        classes: Their names by number, or None.
+    """
+    filled_in: dict[str, Any] = {}
+    is_embedding = config["TASK"] == "embedding"
+    if config["CLASSES"] is None and classes and not is_embedding:
+        filled_in["CLASSES"] = classes
+    names = classes if is_embedding else config["CLASSES"] or classes
+    if not names:
+        return filled_in
+    for key in ("LOSS",) if is_embedding else ("MODEL", "LOSS"):
+        missing = _to_fill_in(key, config)
+        if missing:
+            number = 1 if config["TASK"] == "binary" else len(names)
+            arguments = {**config[f"{key}_CONFIG"], **dict.fromkeys(missing, number)}
+            filled_in[f"{key}_CONFIG"] = arguments
+    return filled_in
+
+
+def _to_fill_in(key: str, config: Mapping[str, Any]) -> dict[str, inspect.Parameter]:
+    """Return the arguments of MODEL or LOSS that the classes decide and the config leaves out."""
+    called = config[key]
+    if isinstance(called, nn.Module):  # made already
+        return {}
+    try:
+        accepted = inspect.signature(called).parameters
+    except (TypeError, ValueError):  # one without a readable signature
+        return {}
+    # a functools.partial shows what it binds as well
+    given = {**getattr(called, "keywords", {}), **config[f"{key}_CONFIG"]}
+    return {
+        name: accepted[name] for name in FILLED_IN[key] if name in accepted and name not in given
+    }
+
+
+def _require_filled_in(key: str, config: Mapping[str, Any]) -> None:
+    for name, parameter in _to_fill_in(key, config).items():
+        if parameter.default is parameter.empty:
+            raise ValueError(
+                f"expected a value for {name}, got none. Set {key}_CONFIG.{name}, or name the"
+                " CLASSES, whose number it is."
+            )
+
+
+def _check_classes(
+    where: str, task: str | None, classes: Sequence[str] | None, of_training: Sequence[str] | None
+) -> list[str]:
+    if task == "embedding" or not classes or not of_training or classes == of_training:
+        return []
+    return [
+        f"{where}: expected the classes of the training data ({some(of_training)}), in their order,"
+        f" got {some(classes)}. Give the dataset the same: classes=[...], or CLASSES in the config."
+    ]
 
 
 def is_path_argument(name: str) -> bool:
@@ -220,6 +307,7 @@ def head(part: Any, n: int) -> Any:
 
 def make_model(config: Mapping[str, Any], device: torch.device) -> nn.Module:
     """Return the network on its device, with the weights of WEIGHTS if given."""
+    _require_filled_in("MODEL", config)
     model = config["MODEL"](**config["MODEL_CONFIG"])
     if not isinstance(model, nn.Module):
         raise TypeError(
@@ -236,6 +324,7 @@ def _load_weights(model: nn.Module, path: str | Path) -> None:
 def make_loss(config: Mapping[str, Any], device: torch.device) -> Callable[..., torch.Tensor]:
     """Return loss(pred, target): a class is built, a function bound to its arguments."""
     loss, arguments = config["LOSS"], config["LOSS_CONFIG"]
+    _require_filled_in("LOSS", config)
     if isinstance(loss, type):
         loss = loss(**arguments)
     elif arguments:

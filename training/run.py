@@ -120,7 +120,7 @@ class Run:
 
     def _set_up(self, parts: Parts, folders: Mapping[str, Any], routine: str) -> None:
         config = self.config
-        config["METRICS"] = parts.named_metrics
+        config |= {"METRICS": parts.named_metrics, **parts.filled_in}
         self.module, self.loss, self.metrics = parts.model, parts.loss, parts.metrics
         self.is_main, self._n_processes = rank() == 0, world_size()
         self._replicas: list[DistributedDataParallel] = []

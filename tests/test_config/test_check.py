@@ -562,6 +562,6 @@ def test_check_call_without_a_remedy():
 
 
 def test_what_is_filled_in_belongs_to_what_is_called():
-    assert set(FILLED_IN) <= {"OPTIMIZER", "SCHEDULER"} | {
+    assert set(FILLED_IN) <= {"MODEL", "LOSS", "OPTIMIZER", "SCHEDULER"} | {
         f"{part}_DATASET" for part in ("TRAIN", "VAL", "TEST")
     }

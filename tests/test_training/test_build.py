@@ -1,6 +1,7 @@
 """From the keys of a config to datasets, model, optimizer and scheduler."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import torch
 
 from config.errors import ConfigError
 from config.keys import with_defaults
-from tests.test_training.common import Net, folders, make_config
-from training.build import build, is_path_argument, make_dataset, make_scheduler
+from tests.test_training.common import Net, Pictures, folders, make_config
+from training.build import build, fill_in_classes, is_path_argument, make_dataset, make_scheduler
 from training.run import Run
 from utils.loss import smooth_dice_loss
 
@@ -119,6 +120,106 @@ def test_a_horizon_of_the_config_wins():
     )
     optimizer = torch.optim.SGD(Net().parameters(), lr=0.1)
     assert make_scheduler(config, optimizer, 4).T_max == 3
+
+
+class Named(Pictures):
+    """Pictures whose classes have names."""
+
+    def __init__(self, classes=("ant", "bee", "cat"), **options):
+        super().__init__(**options)
+        self.classes = list(classes)
+
+
+class Sized(torch.nn.Sequential):
+    """A network that must be told the number of classes."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(36, num_classes))
+
+
+def of_classes(num_classes: int):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, num_classes))
+
+
+class Margin(torch.nn.Module):
+    """A loss with a centre for each identity."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.centres = torch.nn.Parameter(torch.zeros(num_classes, 4))
+
+    def forward(self, pred, target):
+        return (pred - self.centres[target]).square().mean()
+
+
+def named_config(**changes):
+    changes = {"TRAIN_DATASET": Named, "MODEL": Sized, "METRICS": []} | changes
+    return make_config(**changes)
+
+
+@pytest.mark.parametrize(
+    "model", [Sized, of_classes, partial(of_classes)], ids=["class", "function", "partial"]
+)
+def test_classes_of_the_training_data_are_recorded_and_size_the_network(model, tmp_path):
+    given = named_config(MODEL=model)
+    run = Run(given, folders(tmp_path))
+    assert run.config["CLASSES"] == ["ant", "bee", "cat"]
+    assert run.config["MODEL_CONFIG"] == {"num_classes": 3}
+    assert run.record.plain["CLASSES"] == ["ant", "bee", "cat"]
+    assert run.record.plain["MODEL_CONFIG"] == {"num_classes": 3}
+    assert "CLASSES" not in given and given["MODEL_CONFIG"] == {}
+
+
+def test_the_config_goes_before_the_data(tmp_path):
+    config = named_config(CLASSES=list("abc"), MODEL_CONFIG={"num_classes": 7})
+    run = Run(config, folders(tmp_path))
+    assert run.config["CLASSES"] == list("abc")
+    assert run.config["MODEL_CONFIG"] == {"num_classes": 7}
+    bound = Run(named_config(MODEL=partial(of_classes, num_classes=5)), folders(tmp_path))
+    assert bound.config["MODEL_CONFIG"] == {} and bound.module[1].out_features == 5
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "classes", "model", "loss"),
+    [
+        ("binary", ["cat", "dog"], ["cat", "dog"], {"num_classes": 1}, {"num_classes": 1}),
+        ("multilabel", list("abcd"), list("abcd"), {"num_classes": 4}, {"num_classes": 4}),
+        ("embedding", list("abcd"), None, None, {"num_classes": 4}),
+        ("multiclass", None, None, None, None),
+    ],
+)
+def test_what_the_classes_decide_by_task(task, names, classes, model, loss):
+    config = with_defaults({"TASK": task, "MODEL": Sized, "LOSS": Margin})
+    filled_in = fill_in_classes(config, names)
+    expected = {"CLASSES": classes, "MODEL_CONFIG": model, "LOSS_CONFIG": loss}
+    assert filled_in == {key: value for key, value in expected.items() if value is not None}
+
+
+def test_classes_of_the_config_size_the_network_where_the_data_name_none(tmp_path):
+    run = Run(named_config(TRAIN_DATASET=Pictures, CLASSES=list("abc")), folders(tmp_path))
+    assert run.config["MODEL_CONFIG"] == {"num_classes": 3}
+
+
+@pytest.mark.parametrize("key", ["MODEL", "LOSS"])
+def test_nothing_that_tells_the_number_of_classes(key, tmp_path):
+    config = make_config(**{key: {"MODEL": Sized, "LOSS": Margin}[key]})
+    with pytest.raises(ConfigError, match=f"{key}_CONFIG: expected a value for num_classes, got"):
+        Run(config, folders(tmp_path))
+
+
+def test_classes_of_training_are_handed_to_validation(tmp_path):
+    class Taking(Named):
+        def __init__(self, classes=None, **options):
+            super().__init__(classes or ["from", "these", "files"], **options)
+
+    config = named_config(TRAIN_DATASET=Named, VAL_DATASET=Taking)
+    assert Run(config, folders(tmp_path)).val_loader.n_samples == 51
+
+
+def test_other_classes_in_validation_are_named(tmp_path):
+    config = named_config(VAL_DATASET=Named, VAL_DATASET_CONFIG={"classes": ("bee", "ant", "cat")})
+    with pytest.raises(ConfigError, match=r"VAL_DATASET: .*\(ant, bee, cat\).*got bee, ant, cat\."):
+        Run(config, folders(tmp_path))
 
 
 def test_frozen_parameters_are_not_handed_to_the_optimizer(tmp_path):
