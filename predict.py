@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config.config import global_config
+from utils.path import find_weights
 
 if TYPE_CHECKING:  # --help loads no torch
     import torch
@@ -250,27 +251,6 @@ def read_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, 
     if problems:
         raise ConfigError(problems)
     return config, folders
-
-
-def find_weights(text: str, weight_dir: str | Path) -> Path:
-    """Return the weights file of a path, of a run's name or folder (best.pth), or of "latest".
-
-    Raises:
-        FileNotFoundError: no run has weights yet. A path is returned as it is.
-    """
-    path, weight_dir = Path(text).expanduser(), Path(weight_dir)
-    if path.is_file():
-        return path
-    if text == "latest":
-        found = list(weight_dir.glob("*/best.pth")) or list(weight_dir.glob("*/last.pth"))
-        if not found:
-            raise FileNotFoundError(
-                f"weights: expected a run in {weight_dir}, got none. Train first, or name a file."
-            )
-        return max(found, key=lambda file: file.stat().st_mtime)
-    names = ("best.pth", "last.pth")
-    of_run = [folder / name for folder in (path, weight_dir / text) for name in names]
-    return next((file for file in of_run if file.is_file()), path)
 
 
 def load(weights: str | Path, config: Mapping[str, Any]) -> "Predictor":

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from config.config import ROOT_PATH, global_config
 from config.keys import PREDICT_KEYS, TABLES
-from predict import attempt, complain, find_weights, load
+from predict import attempt, complain, load
+from utils.path import find_weights
 
 if TYPE_CHECKING:  # --help loads no torch
     import torch

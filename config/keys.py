@@ -165,7 +165,8 @@ _TABLE = [
     # model, loss, optimizer
     Key("MODEL", CALLABLE, None, "class or function that makes the network"),
     Key("MODEL_CONFIG", ARGUMENTS, {}, "its arguments"),
-    Key("WEIGHTS", _or_none(FILE), None, "weights file that training starts from"),
+    Key("WEIGHTS", _or_none(FILE), None, "file or run that training starts from, or latest"),
+    Key("WEIGHTS_STRICT", FLAG, True, "False loads the tensors that fit and names the others"),
     Key("LOSS", LOSS, None, "loss(pred, target): a class with LOSS_CONFIG, a function, a module"),
     Key("LOSS_CONFIG", ARGUMENTS, {}, "its arguments"),
     Key("OPTIMIZER", MAYBE_CALLABLE, None, "None is torch.optim.AdamW"),

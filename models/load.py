@@ -21,6 +21,7 @@ _TORCH_NN = {
     if isinstance(value, type) and issubclass(value, nn.Module)
 }
 _MAX_NAMES = 5  # listed per kind of mismatch
+_COUNT = ".num_batches_tracked"
 
 
 def load_model(
@@ -73,8 +74,60 @@ def load_state(network: nn.Module, state: Mapping[str, torch.Tensor], where: str
     Raises:
         ValueError: tensors are missing, unexpected or of another shape; the first are named.
     """
-    _check_state(where, network, state)
-    network.load_state_dict(state)
+    misfits = _compare(network, state)
+    if misfits:
+        raise ValueError(
+            f"{where}: expected the weights of this {type(network).__name__}, got others. "
+            f"{_tell(misfits, network, state)}. Check MODEL and MODEL_CONFIG."
+        )
+    network.load_state_dict(state, strict=False)
+
+
+def start_from(
+    network: nn.Module, state: Mapping[str, torch.Tensor], where: str, strict: bool = True
+) -> str | None:
+    """Load a state dict to start a training from; a head for other classes stays new.
+
+    Where all that differs is the number of classes, the tensors of the head keep what the network
+    was made with, and the rest is loaded.
+
+    Args:
+        network: the network.
+        state: tensors by name, as `network.state_dict()` gives them.
+        where: where they come from, the beginning of the message.
+        strict: anything else that does not fit is an error; False leaves it out.
+
+    Returns:
+        A line that names the tensors that were not loaded; None when all were.
+
+    Raises:
+        ValueError: tensors do not fit and `strict`, or none fits; the first are named.
+    """
+    misfits = _compare(network, state)
+    left_out = {name for names in misfits.values() for name in names}
+    fitting = {name: value for name, value in state.items() if name not in left_out}
+    counts = _counts_of_classes(misfits, network, state)
+    title = f"this {type(network).__name__}"
+    if misfits and not fitting:
+        raise ValueError(
+            f"{where}: expected tensors of {title}, got none that fits. "
+            f"{_tell(misfits, network, state)}. Check MODEL and MODEL_CONFIG."
+        )
+    if misfits and strict and counts is None:
+        raise ValueError(
+            f"{where}: expected the weights of {title}, got others. "
+            f"{_tell(misfits, network, state)}. Check MODEL and MODEL_CONFIG, or load what fits:"
+            " WEIGHTS_STRICT=False."
+        )
+    network.load_state_dict(fitting, strict=False)
+    if not misfits:
+        return None
+    text = _tell(misfits, network, state, limit=None)
+    if counts is not None:
+        there, here = counts
+        return f"{where}: {there} classes there, {here} here, so the head is new; {text}"
+    n_own = len(network.state_dict())
+    return f"{where}: {len(fitting)} of {n_own} tensors of {title} loaded; {text}"
 
 
 def _unknown_model(where: str, name: Any) -> str:
@@ -107,28 +160,59 @@ def _build(
     return network
 
 
-def _check_state(where: str, network: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+def _compare(network: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
+    """Return the names of the tensors that do not fit, by kind."""
     own = network.state_dict()
     found = {
-        "missing": [name for name in own if name not in state],
+        # files older than torch 0.4.1 lack the counts of batch norm
+        "missing": [name for name in own if name not in state and not name.endswith(_COUNT)],
         "unexpected": [name for name in state if name not in own],
         "wrong shape": [
-            f"{name} {_shape(state[name])} instead of {_shape(own[name])}"
+            name
             for name in own
             if name in state and _shape(own[name]) not in (None, _shape(state[name]))
         ],
     }
-    problems = [
-        f"{kind}: {', '.join(map(str, names[:_MAX_NAMES]))}"
-        + (f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else "")
-        for kind, names in found.items()
-        if names
-    ]
-    if problems:
-        raise ValueError(
-            f"{where}: expected the weights of this {type(network).__name__}, got others. "
-            f"{'; '.join(problems)}. Check MODEL and MODEL_CONFIG."
-        )
+    return {kind: names for kind, names in found.items() if names}
+
+
+def _tell(
+    misfits: Mapping[str, list[str]],
+    network: nn.Module,
+    state: Mapping[str, torch.Tensor],
+    limit: int | None = _MAX_NAMES,
+) -> str:
+    """Return what does not fit as text; of more names than `limit` their number."""
+    own = network.state_dict()
+    texts = []
+    for kind, names in misfits.items():
+        shown = [
+            f"{name} {_shape(state[name])} instead of {_shape(own[name])}"
+            if kind == "wrong shape"
+            else str(name)
+            for name in names[:limit]
+        ]
+        n_left = len(names) - len(shown)
+        texts.append(f"{kind}: {', '.join(shown)}" + (f" and {n_left} more" if n_left else ""))
+    return "; ".join(texts)
+
+
+def _counts_of_classes(
+    misfits: Mapping[str, list[str]], network: nn.Module, state: Mapping[str, torch.Tensor]
+) -> tuple[int, int] | None:
+    """Return the numbers of classes, there and here, where nothing else tells the shapes apart.
+
+    Only the first dimension differs then, in all tensors alike. Any other layer with more outputs
+    is followed by one with more inputs, which differs in its second dimension.
+    """
+    if misfits.keys() != {"wrong shape"}:
+        return None
+    own = network.state_dict()
+    pairs = [(_shape(state[name]), _shape(own[name])) for name in misfits["wrong shape"]]
+    if any(not there or not here or there[1:] != here[1:] for there, here in pairs):
+        return None
+    counts = {(there[0], here[0]) for there, here in pairs}
+    return counts.pop() if len(counts) == 1 else None
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from config.check import FILLED_IN
 from config.errors import ConfigError, did_you_mean
-from models.load import load_state
+from models.load import start_from
 from training.callbacks import Callback, Notify
 from utils.data.datasets import PairedFolder
 from utils.data.loading import Loader, make_loader
@@ -24,6 +24,7 @@ from utils.data.splits import some
 from utils.data.tasks import check_target
 from utils.distributed import main_first, rank, world_size
 from utils.metrics import Metrics, as_metrics
+from utils.path import find_weights
 from utils.seed import DATA, VALIDATION, WEIGHTS, mix, seed_all
 from utils.torchutils import load_weights
 
@@ -44,10 +45,11 @@ class Parts:
     scheduler_interval: str
     metrics: Metrics
     named_metrics: dict[str, Any]  # METRICS as a dict, Ignite's Loss(f) as f
-    filled_in: dict[str, Any]  # keys of the config that the training data decide
+    filled_in: dict[str, Any]  # keys of the config that the data and WEIGHTS decide
     callbacks: list[Any]
     notify: Notify | None
     loaders: dict[str, Loader | None]  # "train", "val", "test"
+    notes: list[str]  # for the log, once there is one
 
 
 def build(
@@ -65,6 +67,7 @@ def build(
         ConfigError: Every problem found in the data, the model and the rest.
     """
     problems = check_preprocess(config["PREPROCESS"])
+    notes: list[str] = []
     attempt = functools.partial(_attempt, problems)
     loaders, filled_in, classes = {}, {}, None
     for number, part in enumerate(("train", "val", "test")):
@@ -84,8 +87,12 @@ def build(
         loaders[part] = attempt(where, _loader, part, dataset, config, device) if found else None
     seed_all(mix(config["SEED"], WEIGHTS))  # the weights follow from it, whatever was drawn before
     model = attempt("MODEL_CONFIG", make_model, config, device)
-    if model is not None and config["WEIGHTS"] is not None:
-        attempt("WEIGHTS", _load_weights, model, config["WEIGHTS"])
+    # a resumed run has them in its checkpoint, and the file may be gone
+    if model is not None and config["WEIGHTS"] is not None and not folders.get("RESUME"):
+        path = attempt("WEIGHTS", find_weights, config["WEIGHTS"], folders["WEIGHT_DIR"])
+        if path is not None:  # "latest" would be another one when the run is repeated
+            filled_in["WEIGHTS"] = str(path.absolute())
+            notes += attempt("WEIGHTS", _load_weights, model, path, config) or []
     loss = attempt("LOSS_CONFIG", make_loss, config, device)
     named = attempt("METRICS", as_metrics, config["METRICS"]) or {}
     metrics = attempt("METRICS", Metrics, named, device, config["CLASSES"])
@@ -118,6 +125,7 @@ def build(
         callbacks,
         notify,
         loaders,
+        notes,
     )
 
 
@@ -306,7 +314,7 @@ def head(part: Any, n: int) -> Any:
 
 
 def make_model(config: Mapping[str, Any], device: torch.device) -> nn.Module:
-    """Return the network on its device, with the weights of WEIGHTS if given."""
+    """Return the network on its device."""
     _require_filled_in("MODEL", config)
     model = config["MODEL"](**config["MODEL_CONFIG"])
     if not isinstance(model, nn.Module):
@@ -317,8 +325,15 @@ def make_model(config: Mapping[str, Any], device: torch.device) -> nn.Module:
     return model.to(device=device, memory_format=memory_format)
 
 
-def _load_weights(model: nn.Module, path: str | Path) -> None:
-    load_state(model, load_weights(path)["model"], f'weights "{path}"')
+def _load_weights(model: nn.Module, path: Path, config: Mapping[str, Any]) -> list[str]:
+    """Load the weights that the training starts from, and return what to say of them."""
+    content = load_weights(path)
+    where = f'weights "{path}"'
+    note = start_from(model, content["model"], where, config["WEIGHTS_STRICT"])
+    former, classes = content["meta"].get("CLASSES"), list(map(str, config["CLASSES"] or []))
+    if note is None and former and classes and former != classes:
+        note = f"{where}: its classes are {', '.join(former)}; the head is kept for other ones"
+    return [note] if note else []
 
 
 def make_loss(config: Mapping[str, Any], device: torch.device) -> Callable[..., torch.Tensor]:

@@ -110,6 +110,9 @@ def read_checkpoint(run: "Run", folders: Mapping[str, Any]) -> dict[str, Any]:
             checkpoint = load_checkpoint(Path(folders["WEIGHT_DIR"], folders["RESUME"]))
     except (OSError, ValueError) as error:
         raise ConfigError(f"--resume: {error}") from error
+    former, weights = from_yaml(checkpoint["config"]).get("WEIGHTS"), run.config["WEIGHTS"]
+    if former and weights and not Path(weights).is_absolute():
+        run.record.plain["WEIGHTS"] = former  # "latest" was another run when this one started
     problems = check_changes(checkpoint, describe_run(run), run.scheduler)
     if problems:
         raise ConfigError(problems)

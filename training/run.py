@@ -173,6 +173,7 @@ class Run:
         for i, callback in enumerate(parts.callbacks):
             self.track(f"callback.{i}.{type(callback).__name__}", callback)
 
+        self._notes = parts.notes
         self._stop_signals = StopSignals()
         self._console = make_console() if config["PROGRESS"] and self.is_main else None
         own = [Figures(), Summary(), *([Curves()] if config["CURVES"] else [])]
@@ -257,6 +258,8 @@ class Run:
             self.position.skipped = list(self._to_skip)
         self._on_batch_end = self._hooks("on_batch_end")
         self._warn()
+        for line in self._notes:
+            self.say(line)
         for hook in self._hooks("on_start"):
             hook(self)
 

@@ -34,7 +34,7 @@ from training.callbacks import Callback
 from training.resume import find_run
 from utils.data.loading import Loader
 from utils.distributed import launched_world_size
-from utils.path import read_json
+from utils.path import find_weights, read_json
 
 if TYPE_CHECKING:
     from training.run import Run
@@ -152,6 +152,12 @@ def _prepare(
     config = with_defaults(config)
     observer = Observer(part, folder / f"{part}.jsonl")
     _shorten_data(config, observer.datasets)
+    if config["WEIGHTS"]:  # the folders below hold no run to start from
+        try:
+            path = find_weights(config["WEIGHTS"], folders["WEIGHT_DIR"])
+        except FileNotFoundError as error:
+            raise ConfigError(f"WEIGHTS: {error}") from error
+        config["WEIGHTS"] = str(path.absolute())
     changes = {"EPOCHS": max(3, config["EPOCHS"]), "VALIDATE_EVERY": 1}
     changes |= {"CALLBACKS": [*config["CALLBACKS"], observer], "TRACKERS": [], "PROGRESS": False}
     changes |= {"NOTIFY": [], "CURVES": False}

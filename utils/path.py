@@ -112,6 +112,27 @@ def remove_stale_temps(path: str | Path) -> None:
             other.unlink(missing_ok=True)
 
 
+def find_weights(text: str | Path, weight_dir: str | Path) -> Path:
+    """Return the weights file of a path, of a run's name or folder (best.pth), or of "latest".
+
+    Raises:
+        FileNotFoundError: no run has weights yet. A path is returned as it is.
+    """
+    path, weight_dir = Path(text).expanduser(), Path(weight_dir)
+    if path.is_file():
+        return path
+    if text == "latest":
+        found = list(weight_dir.glob("*/best.pth")) or list(weight_dir.glob("*/last.pth"))
+        if not found:
+            raise FileNotFoundError(
+                f"weights: expected a run in {weight_dir}, got none. Train first, or name a file."
+            )
+        return max(found, key=lambda file: file.stat().st_mtime)
+    names = ("best.pth", "last.pth")
+    of_run = [folder / name for folder in (path, weight_dir / text) for name in names]
+    return next((file for file in of_run if file.is_file()), path)
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 

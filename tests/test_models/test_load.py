@@ -9,7 +9,7 @@ from torch import nn
 
 from config.codec import encode_model, name_of
 from models import MODELS, UNET, ConvNet
-from models.load import load_model
+from models.load import load_model, start_from
 from utils.torchutils import save_weights
 
 torch.set_num_threads(1)
@@ -193,7 +193,7 @@ def test_mismatches_are_listed_by_name_and_counted(path):
     assert str(caught.value) == (
         f'weights "{path}": expected the weights of this ConvNet, got others. '
         "missing: blocks.1.conv.weight, blocks.1.norm.weight, blocks.1.norm.bias, "
-        "blocks.1.norm.running_mean, blocks.1.norm.running_var and 1 more; "
+        "blocks.1.norm.running_mean, blocks.1.norm.running_var; "
         "unexpected: extra.0, extra.1, extra.2, extra.3, extra.4 and 2 more; "
         "wrong shape: head.weight (5, 8) instead of (2, 8). Check MODEL and MODEL_CONFIG."
     )
@@ -211,6 +211,15 @@ def test_a_lazy_layer_takes_the_shape_of_the_file(path):
     assert loaded(torch.ones(1, 3)).tolist() == [[4.0, 4.0]]
 
 
+def test_files_without_the_counts_of_batch_norm_are_read(path):
+    model, x = trained(), torch.randn(2, 3, 8, 8)
+    state = {k: v for k, v in model.state_dict().items() if "num_batches_tracked" not in k}
+    assert len(state) < len(model.state_dict())
+    torch.save(state, path)
+    loaded, _ = load_model(path, lambda: ConvNet(**CONFIG))
+    assert torch.equal(loaded(x), model.eval()(x))
+
+
 def test_model_must_build_a_module(path):
     save(path, trained())
     with pytest.raises(TypeError, match="expected a model that builds a torch.nn.Module, got"):
@@ -220,3 +229,91 @@ def test_model_must_build_a_module(path):
 def test_a_missing_file_is_named(path):
     with pytest.raises(FileNotFoundError, match="x.pth"):
         load_model(path)
+
+
+# ------------------------------------------------------------------ to start a training from
+
+
+def renamed(state, **changes):
+    """Return a state dict with tensors of zeros in these shapes, or without those that are None."""
+    changes = {name.replace("__", "."): shape for name, shape in changes.items()}
+    made = {name: torch.zeros(shape) for name, shape in changes.items() if shape is not None}
+    return {name: value for name, value in state.items() if name not in changes} | made
+
+
+def test_start_from_loads_all_that_fits_in_silence():
+    network = ConvNet(**CONFIG)
+    assert start_from(network, trained().state_dict(), "weights") is None
+    for name, value in trained().state_dict().items():
+        assert torch.equal(network.state_dict()[name], value), name
+
+
+def test_a_head_for_other_classes_stays_new_and_is_named():
+    network = ConvNet(**CONFIG | {"n_classes": 5})
+    new = {name: value.clone() for name, value in network.state_dict().items()}
+    note = start_from(network, trained().state_dict(), 'weights "x.pth"')
+    assert note == (
+        'weights "x.pth": 2 classes there, 5 here, so the head is new; wrong shape:'
+        " head.weight (2, 8) instead of (5, 8), head.bias (2,) instead of (5,)"
+    )
+    for name, value in network.state_dict().items():
+        expected = new if name.startswith("head.") else trained().state_dict()
+        assert torch.equal(value, expected[name]), name
+
+
+NO_HEADS = {
+    "another width": {"head__weight": (2, 9)},
+    "two numbers of classes": {"head__weight": (5, 8), "head__bias": (4,)},
+    "another rank": {"head__weight": (5, 8, 1), "head__bias": (5,)},
+    "missing": {"head__weight": (5, 8), "head__bias": None},
+    "unexpected": {"head__weight": (5, 8), "head__bias": (5,), "other": (1,)},
+    "a number": {"head__bias": ()},
+}
+
+
+@pytest.mark.parametrize("changes", NO_HEADS.values(), ids=NO_HEADS)
+def test_anything_else_is_an_error_that_names_it_and_the_remedy(changes):
+    network = ConvNet(**CONFIG)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    state = renamed(trained().state_dict(), **changes)
+    message = (
+        r"weights: expected the weights of this ConvNet, got others\. .*"
+        r"(head|other).*, or load what fits: WEIGHTS_STRICT=False\.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        start_from(network, state, "weights")
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("changes", NO_HEADS.values(), ids=NO_HEADS)
+def test_without_strict_all_that_fits_is_loaded_and_the_rest_named(changes):
+    network, state = ConvNet(**CONFIG), renamed(trained().state_dict(), **changes)
+    note = start_from(network, state, "weights", strict=False)
+    n_lost = len({name for name in changes if name != "other"})
+    total = len(network.state_dict())
+    assert note.startswith(f"weights: {total - n_lost} of {total} tensors of this ConvNet loaded; ")
+    assert all(name.replace("__", ".") in note for name in changes)
+    for name, value in network.state_dict().items():
+        if name.replace(".", "__") not in changes:
+            assert torch.equal(value, state[name]), name
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    ("network", "state"),
+    [
+        (Net(), nn.Linear(2, 2).state_dict()),
+        (nn.Linear(3, 2), nn.Linear(3, 5).state_dict()),  # the head is all there is
+        (nn.Linear(3, 2), {}),
+    ],
+    ids=["other names", "head alone", "empty"],
+)
+def test_weights_of_which_nothing_fits_are_an_error(network, state, strict):
+    with pytest.raises(ValueError, match="weights: expected tensors of this .* none that fits"):
+        start_from(network, state, "weights", strict)
+
+
+def test_the_whole_list_of_what_was_left_out_is_told():
+    state = trained().state_dict() | {f"extra.{i}": torch.zeros(1) for i in range(9)}
+    note = start_from(ConvNet(**CONFIG), state, "weights", strict=False)
+    assert all(f"extra.{i}" in note for i in range(9)) and "more" not in note
