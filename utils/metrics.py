@@ -1,8 +1,9 @@
 """Metrics of a whole data set, whatever the batch size.
 
 Each is a function `(pred, target) -> scalar` of one batch: `accuracy`, `precision`, `recall`, `f1`,
-`iou` of classes, `mae`, `rmse`, `r2` of numbers, `recall_at_k` of embeddings. All but the last
-carry a counts form, with which `Metrics` gets the value of a whole set from its batches:
+`iou` of classes, `mae`, `rmse`, `r2` of numbers, and those of embeddings, which are explained in
+utils.retrieval. All but the last carry a counts form, with which `Metrics` gets the value of a
+whole set from its batches:
 
     f1.counts(pred, target) -> sums      numbers that add up over batches
     f1.compute(sums) -> float
@@ -20,27 +21,26 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from utils.metric_bag import Metrics, as_metrics
+from utils.retrieval import cmc, mean_average_precision, recall_at_k
 
 __all__ = [
     "Metrics",
     "accuracy",
     "as_metrics",
+    "cmc",
     "f1",
     "iou",
     "mae",
+    "mean_average_precision",
     "precision",
     "r2",
     "recall",
     "recall_at_k",
     "rmse",
 ]
-
-# Of the table of all pairs of embeddings, held at once: 64 MiB.
-TABLE_CELLS = 2**24
 
 Average = Literal["macro", "micro", "none"]
 _AVERAGES = (None, "macro", "micro", "none")
@@ -400,42 +400,3 @@ rmse.counts = _sum_errors
 rmse.compute = partial(_error, value=lambda n, _, squares, *__: math.sqrt(_ratio(squares, n)))
 r2.counts = _sum_errors
 r2.compute = partial(_error, value=_r2_of)
-
-
-# ---- embeddings
-
-
-def recall_at_k(pred: Tensor, target: Tensor, k: int = 1) -> Tensor:
-    """Return the share of samples with one of their own identity among the k nearest others.
-
-    Near is a high cosine. A sample that is the only one of its identity is left out; without any
-    other the value is nan. It is a function of the whole set: `Metrics` keeps the embeddings.
-
-    Args:
-        pred: (N, D) float, embeddings; they need not be of length 1.
-        target: (N,) integer, identities.
-        k: from 1 on.
-
-    Returns:
-        Scalar float in [0, 1].
-
-    Raises:
-        ValueError: the shapes do not fit, or k is below 1.
-    """
-    if pred.ndim != 2 or target.shape != pred.shape[:1] or k < 1:
-        raise ValueError(
-            f"recall_at_k: expected pred (N, D), target (N,) and k from 1 on, got "
-            f"{tuple(pred.shape)}, {tuple(target.shape)} and {k}. Correct them."
-        )
-    unit = F.normalize(pred.float())
-    hits, pairs = [], []
-    n_rows = max(1, TABLE_CELLS // len(unit))
-    for start in range(0, len(unit), n_rows):
-        rows = slice(start, start + n_rows)
-        nearness = unit[rows] @ unit.T  # (rows, N)
-        nearness.diagonal(start).fill_(-math.inf)
-        same = target[rows, None] == target
-        nearest = nearness.topk(min(k, len(unit) - 1), dim=1).indices
-        hits.append(same.gather(1, nearest).any(1).sum())
-        pairs.append((same.sum(1) > 1).sum())
-    return sum(hits) / sum(pairs)

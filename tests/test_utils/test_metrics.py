@@ -6,7 +6,6 @@ import pytest
 import sklearn.metrics
 import torch
 
-import utils.metrics
 from utils.metrics import (
     Metrics,
     accuracy,
@@ -16,7 +15,6 @@ from utils.metrics import (
     precision,
     r2,
     recall,
-    recall_at_k,
     rmse,
 )
 
@@ -526,67 +524,3 @@ def test_errors_equal_torchmetrics():
     assert result["r2"] == pytest.approx(theirs.r2_score(*flat).item(), abs=1e-5)
     mean = theirs.r2_score(pred, target, multioutput="uniform_average")
     assert r2(pred, target, average="macro").item() == pytest.approx(mean.item(), abs=1e-5)
-
-
-# ---- embeddings
-
-
-def test_recall_at_k_by_hand():
-    angle = torch.tensor([0.0, 1, 3, 4, 90, 91]) * math.pi / 180
-    pred = torch.stack([angle.cos(), angle.sin()], 1) * torch.tensor(
-        [[1.0], [5], [1], [2], [1], [9]]
-    )
-    target = torch.tensor([0, 1, 0, 1, 2, 2])
-    # nearest others: 0 -> 1, 2; 1 -> 0, 2 ; 2 -> 3, 1; 3 -> 2, 1; 4 and 5 find each other
-    assert recall_at_k(pred, target).item() == pytest.approx(2 / 6)
-    assert recall_at_k(pred, target, k=2).item() == pytest.approx(4 / 6)
-    assert recall_at_k(pred, target, k=3).item() == 1
-    assert recall_at_k(pred, target, k=99).item() == 1
-    target[5] = 7  # 4 and 5 are alone
-    assert recall_at_k(pred, target, k=2).item() == pytest.approx(2 / 4)
-
-
-def test_best_and_worst_recall_at_k():
-    target = torch.arange(8).repeat(3)
-    assert recall_at_k(torch.eye(8)[target], target).item() == 1
-    neighbours = torch.tensor([0, 1, 2, 3, 3, 2, 1, 0])  # next to each one of another identity
-    assert recall_at_k(torch.eye(8)[torch.arange(8) // 2], neighbours).item() == 0
-
-
-def test_recall_at_k_without_pairs_is_no_number():
-    assert recall_at_k(torch.eye(8), torch.arange(8)).isnan()
-    assert recall_at_k(torch.ones(1, 4), torch.zeros(1)).isnan()
-
-
-@pytest.mark.parametrize("n_rows", [1, 16, 75, 300])
-def test_recall_at_k_of_some_rows_at_a_time_is_that_of_the_whole_table(n_rows, monkeypatch):
-    monkeypatch.setattr(utils.metrics, "TABLE_CELLS", n_rows * 150 + 7)
-    generator = torch.Generator().manual_seed(5)
-    target = torch.randint(0, 60, (150,), generator=generator)
-    pred = torch.nn.functional.one_hot(target).float()
-    pred = (pred + 0.25 * torch.randn(pred.shape, generator=generator)).bfloat16()
-    unit = torch.nn.functional.normalize(pred.float())
-    nearness = (unit @ unit.T).fill_diagonal_(-2)
-    hit = (target[nearness.argsort(1, descending=True)[:, :5]] == target[:, None]).any(1)
-    has = (target[:, None] == target).sum(1) > 1
-    want = (hit & has).sum() / has.sum()
-    assert 0.2 < want < 0.95
-    assert recall_at_k(pred, target, k=5).item() == pytest.approx(want.item(), abs=2e-3)
-    metric = {"recall": partial(recall_at_k, k=5)}
-    assert run(metric, pred, target, 64) == run(metric, pred, target, 150)
-
-
-@pytest.mark.parametrize(
-    ("pred", "target", "k"),
-    [
-        (torch.zeros(4), torch.zeros(4), 1),
-        (torch.zeros(4, 2), torch.zeros(3), 1),
-        (torch.zeros(4, 2), torch.zeros(4, 2), 1),
-        (torch.zeros(4, 2), torch.zeros(4), 0),
-    ],
-)
-def test_embeddings_must_fit(pred, target, k):
-    with pytest.raises(
-        ValueError, match=r"recall_at_k: expected pred \(N, D\), .* k from 1 on, got"
-    ):
-        recall_at_k(pred, target, k)
