@@ -244,13 +244,11 @@ def make_data(config: Mapping[str, Any], folders: Mapping[str, Any], predictor: 
 
 def make_batches(dataset: Any, config: Mapping[str, Any], device: "torch.device") -> "Loader":
     """Return the loader that a validation with this dataset has."""
-    from torch.utils.data import default_collate
-
-    from utils.data.loading import make_loader
+    from utils.data.loading import make_loader, stack
     from utils.seed import VALIDATION, mix
 
     options = dict(config["DATA_LOADER_CONFIG"])
-    join = options.get("collate_fn") or default_collate
+    join = options.get("collate_fn") or stack
     options["collate_fn"] = functools.partial(join_samples, join=join)
     seed = mix(config["SEED"], VALIDATION)
     return make_loader(dataset, options, seed, device, False, config["CHANNELS_LAST"])

@@ -12,7 +12,7 @@ from torch import Tensor
 from models.outputs import class_of
 from models.predictor import Predictor
 from utils.data import tasks
-from utils.data.loading import Loader
+from utils.data.loading import Loader, count_samples
 from utils.metrics import Metrics
 
 logger = logging.getLogger("plumbline")
@@ -73,7 +73,7 @@ class Evaluation:
             names, target = self._split(batch.y)
             with self._autocast:
                 logits = self.predictor.model(batch.x)
-                self._check(logits, target, _count(batch.x))
+                self._check(logits, target, count_samples(batch.x))
                 if self.loss and self.has_targets:
                     loss = self.loss(logits, target)  # EDIT: as in your routine
                     self._total += loss.item() * len(logits)
@@ -201,10 +201,3 @@ def _pick(part: Any, i: int) -> Any:
     if isinstance(part, tuple):
         return tuple(_pick(value, i) for value in part)
     return None if part is None else part[i : i + 1]
-
-
-def _count(part: Any) -> int:
-    """Return the number of samples of a part of a batch."""
-    while not isinstance(part, Tensor):
-        part = next(iter(part.values() if isinstance(part, Mapping) else part))
-    return len(part)

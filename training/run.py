@@ -35,7 +35,7 @@ from training.checkpoint import save_checkpoint
 from training.record import Record, make_result, values_of
 from training.resume import describe_run, read_checkpoint, samples_per_batch
 from training.state import Average, History, LossMean, Position, RunInterrupted, StopSignals
-from utils.data.loading import Batch, Loader
+from utils.data.loading import Batch, Loader, count_samples
 from utils.distributed import (
     copy_from_main,
     gather,
@@ -695,13 +695,6 @@ def _agreed(make: Callable[..., Any], *args: Any) -> Any:
     if problems:
         raise ConfigError(problems)
     return made
-
-
-def count_samples(part: Any) -> int:
-    """Return the number of samples of a part of a batch."""
-    while not isinstance(part, torch.Tensor):
-        part = next(iter(part.values() if isinstance(part, Mapping) else part))
-    return part.shape[0]  # len() of a tensor is a Python function: 1 us more
 
 
 @torch.no_grad()

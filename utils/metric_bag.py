@@ -158,14 +158,28 @@ def _leaves(value: Any) -> list[Any]:
 def _map(function: Callable, *values: Any) -> Any:
     """Apply a function to the tensors at the same place of dicts and tuples of one structure.
 
-    Lists and other containers are no structure: a list may hold one entry per sample.
+    Lists of text, one for each sample, are joined. Other lists are no structure: one may hold one
+    entry per sample.
     """
     first = values[0]
     if type(first) is dict:
         return {key: _map(function, *(value[key] for value in values)) for key in first}
     if type(first) is tuple:
         return tuple(_map(function, *parts) for parts in zip(*values, strict=True))
+    if _is_text(first):
+        return [text for value in values for text in value]
     return function(*values) if isinstance(first, Tensor) else first
+
+
+def _is_text(part: Any) -> bool:
+    return type(part) is list and all(isinstance(text, str) for text in part)
+
+
+def _shape(leaf: Any) -> Any:
+    """Return what a leaf must have in common with others to be joined; None: it cannot be."""
+    if isinstance(leaf, Tensor) and leaf.ndim:
+        return leaf.shape[1:]
+    return list if _is_text(leaf) else None
 
 
 def _plain(x: Tensor) -> Tensor:
@@ -332,7 +346,7 @@ class Metrics:
     def _keep(self, pred: Any, target: Any) -> None:
         """Keep a batch for the functions of the whole set; first evaluate what it cannot join."""
         leaves = _leaves((pred, target))
-        shapes = [x.shape[1:] if isinstance(x, Tensor) and x.ndim else None for x in leaves]
+        shapes = [_shape(leaf) for leaf in leaves]
         size = sum(x.nbytes for x in leaves if isinstance(x, Tensor))
         if self._kept:
             reason = ""

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import nn
 
 from tests.test_training.common import CLASSES, ROUTINES, Pictures, bits, train
+from tests.test_training.test_dict_batches import DICTS
 from tests.test_training.test_resume import FULL, PLATEAU, Stop, resume
 from training.callbacks import Callback, EarlyStopping
 from training.state import RunInterrupted
@@ -98,6 +99,8 @@ def main(folder: Path) -> None:
                 other = ROUTINES[(ROUTINES.index(routine) + 1) % len(ROUTINES)]
                 rest = resume(other, place, run, **{**config, "CALLBACKS": stopping})
                 found[f"{name}, {routine}, {stop}"] = _describe(rest)
+    for routine in ROUTINES:
+        found[f"dicts, {routine}"] = _describe(train(routine, folder / "dicts" / routine, **DICTS))
     trained_loss = train("pytorch", folder / "loss", LOSS=Weighted)
     found["loss"] = _describe(trained_loss)
     sets = {"TEST_DATASET": functools.partial(Pictures, n=19, seed=2, augment=False)}

@@ -48,7 +48,7 @@ def test_both_processes_return_the_same(folder):
     assert first == second
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", [*CONFIGS, "dicts"])
 def test_the_routines_are_equal(config, found):
     expected = found[f"{config}, pytorch"] | {"run": None}
     for routine in ROUTINES:

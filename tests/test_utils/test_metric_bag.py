@@ -489,12 +489,22 @@ def test_dicts_and_tuples_reach_a_function_as_they_are(caplog):
     assert not caplog.records
 
 
+def test_text_reaches_a_function_of_the_whole_set(caplog):
+    pred, target = binary(9)
+    bag = Metrics({"a": lambda pred, target: target["y"].mean() + len(target["name"])})
+    names = list("abcdefghi")
+    for at in (slice(5), slice(5, 9)):
+        bag.update(pred[at], {"name": names[at], "y": target[at]})
+    assert bag.compute()["a"] == pytest.approx(target.mean().item() + 9)
+    assert not caplog.records
+
+
 def test_what_cannot_be_joined_is_weighted(caplog):
     pred, target = binary(9)
     bag = Metrics({"a": lambda pred, target: target["y"].mean() + len(target["name"])})
     with caplog.at_level(logging.WARNING, "plumbline"):
         for x, y in zip(pred.split(5), target.split(5), strict=True):
-            bag.update(x, {"y": y, "name": ["n"] * len(y)})
+            bag.update(x, {"y": y, "name": list(y)})
     want = target.mean().item() + (5 * 5 + 4 * 4) / 9
     assert bag.compute()["a"] == pytest.approx(want)
     assert len(caplog.records) == 1

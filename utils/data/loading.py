@@ -26,6 +26,8 @@ from utils.seed import ORDER, SAMPLE, mix, seed_all
 class Batch(NamedTuple):
     """What a loader yields. Each part is a tensor, or dicts and tuples of tensors.
 
+    The texts of the samples, such as their names, are a list.
+
     Attributes:
         x: Input of the model, (N, ...) float.
         y: Target of the loss, (N, ...).
@@ -196,6 +198,29 @@ class StreamBatches:
             )
 
 
+def stack(samples: Sequence[Any]) -> Any:
+    """Join samples as torch's default_collate does, but tuples to tuples and not to lists."""
+    return _as_tuples(default_collate(samples))
+
+
+def _as_tuples(part: Any) -> Any:
+    if isinstance(part, Mapping):
+        return {name: _as_tuples(value) for name, value in part.items()}
+    if type(part) is list and not all(isinstance(entry, str) for entry in part):
+        return tuple(map(_as_tuples, part))
+    return part
+
+
+def count_samples(part: Any) -> int:
+    """Return the number of samples of a part of a batch."""
+    while not isinstance(part, torch.Tensor):
+        first = next(iter(part.values() if isinstance(part, Mapping) else part))
+        if isinstance(first, str):
+            return len(part)
+        part = first
+    return part.shape[0]  # len() of a tensor is a Python function: 1 us more
+
+
 def collate(items: Any, collated: bool, collate_fn: Callable[[Any], Any]) -> Batch:
     """Join samples to a `Batch`; a dataset with `collated = True` has done it already."""
     parts = items if collated else collate_fn(items)
@@ -333,7 +358,7 @@ def make_loader(
         keyed, batching = KeyedStream(dataset, seed, sampler, drop_last), {"batch_size": None}
     else:
         keyed, batching = KeyedDataset(dataset, seed), {"batch_sampler": sampler}
-    join = config.pop("collate_fn", None) or default_collate
+    join = config.pop("collate_fn", None) or stack
     join = functools.partial(collate, collated=keyed.collated, collate_fn=join)
 
     def make(**options: Any) -> Iterable[Batch]:

@@ -230,6 +230,7 @@ def test_parts_may_be_dicts_and_tuples():
     dataset = Returns(lambda index: ({"image": torch.ones(2), "name": str(index)}, (index, 0.5)))
     batch = next(iter(loader_of(dataset, shuffle=False)))
     assert batch.x["image"].shape == (3, 2) and batch.x["name"] == ["0", "1", "2"]
+    assert type(batch.y) is tuple
     assert batch.y[0].tolist() == [0, 1, 2] and batch.y[1].tolist() == [0.5] * 3
 
 
