@@ -307,11 +307,13 @@ DDP_KEYS = {
     "bucket_cap_mb": POSITIVE,
 }
 
-# what DATA_LOADER_CONFIG may hold: the arguments of torch's DataLoader, bar those that say which
-# samples make a batch, which follow from SEED
+# what DATA_LOADER_CONFIG may hold: `balanced` and `per_class`, and the arguments of torch's
+# DataLoader, bar those that say which samples make a batch, which follow from SEED
 LOADER_KEYS = {
     "batch_size": COUNT,
     "shuffle": FLAG,
+    "balanced": FLAG,
+    "per_class": _or_none(COUNT),
     "drop_last": FLAG,
     "num_workers": INTEGER,
     "pin_memory": FLAG,

@@ -28,7 +28,8 @@ def train(
 
     Raises:
         NonFiniteLossError: ON_NAN is "stop", or it became NaN a second time.
-        torch.OutOfMemoryError: ON_OOM is "stop", or the batch is a single sample.
+        torch.OutOfMemoryError: ON_OOM is "stop", the batch is a single sample, or its classes are
+            chosen by `per_class`.
     """
     while True:
         try:
@@ -61,7 +62,7 @@ def find_remedy(
             return None
         loader = complete["DATA_LOADER_CONFIG"]
         divisor = smallest_divisor(loader.get("batch_size", 1))
-        if divisor is None:
+        if divisor is None or loader.get("per_class"):  # a loss of pairs needs the whole batch
             return None
         batch_size, accumulate = loader["batch_size"] // divisor, complete["ACCUMULATE"] * divisor
         changes["DATA_LOADER_CONFIG"] = {**loader, "batch_size": batch_size}

@@ -175,7 +175,8 @@ def _has_same_windows(before: Mapping[str, Any], after: Mapping[str, Any]) -> bo
     ]
     rest = [_part("DATA_LOADER_CONFIG", {"DATA_LOADER_CONFIG": loader}) for loader in loaders]
     rest = [{**loader, "batch_size": None} for loader in rest]
-    return effective[0] == effective[1] and rest[0] == rest[1] and not rest[0].get("drop_last")
+    is_fixed = rest[0].get("drop_last") or rest[0].get("per_class")
+    return effective[0] == effective[1] and rest[0] == rest[1] and not is_fixed
 
 
 def _part(name: str, config: Mapping[str, Any]) -> Any:

@@ -33,6 +33,7 @@ from training import build
 from training.callbacks import Callback
 from training.resume import find_run
 from utils.data.loading import Loader
+from utils.data.sampling import find_labels
 from utils.distributed import launched_world_size
 from utils.path import find_weights, read_json
 
@@ -206,6 +207,11 @@ class Short(Dataset):
 
     def __getitem__(self, index: int) -> Any:
         return self.dataset[self.indices[index]]
+
+    @property
+    def labels(self) -> Any:
+        labels = find_labels(self.dataset)
+        return None if labels is None else labels[self.indices]
 
     def __getattr__(self, name: str) -> Any:
         if name == "dataset":  # asked for before it is there, by a worker that unpickles this

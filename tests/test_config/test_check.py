@@ -457,8 +457,8 @@ def test_loss_that_is_made_already_takes_no_arguments():
     [
         (
             {"batchsize": 4},
-            '"]: expected one of batch_size, shuffle, drop_last, num_workers, .*, got "batchsize".'
-            ' Did you mean "batch_size"? Rename it, or remove it with'
+            '"]: expected one of batch_size, shuffle, balanced, per_class, drop_last, .*,'
+            ' got "batchsize". Did you mean "batch_size"? Rename it, or remove it with'
             " ~DATA_LOADER_CONFIG.batchsize.",
         ),
         (
@@ -468,6 +468,7 @@ def test_loss_that_is_made_already_takes_no_arguments():
         ),
         ({"num_workers": -1}, '"]["num_workers"]: expected an integer from 0'),
         ({"shuffle": 1}, '"]["shuffle"]: expected True or False, got 1'),
+        ({"per_class": 0}, '"]["per_class"]: expected an integer of at least 1, or None, got 0'),
         ({"sampler": None}, '"]: expected one of batch_size, .*, got "sampler"'),
     ],
 )

@@ -35,6 +35,10 @@ class Pictures(torch.utils.data.Dataset):
         self.augment = augment
         self.deterministic = not augment
 
+    @property
+    def labels(self) -> torch.Tensor:
+        return self.y
+
     def __len__(self) -> int:
         return len(self.y)
 

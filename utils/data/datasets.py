@@ -249,6 +249,11 @@ class Arrays(Dataset):
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def labels(self) -> Tensor | None:
+        """The class of each sample, (N,) int64; None where the targets are no classes."""
+        return self.y if self.y.dtype == torch.int64 and self.y.dim() == 1 else None
+
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         x, y = self.x[index], self.y[index]
         if self.transform:

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import itertools
-import math
 import random
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,11 +14,11 @@ from torch.utils.data import (
     DataLoader,
     Dataset,
     IterableDataset,
-    Sampler,
     default_collate,
     get_worker_info,
 )
 
+from utils.data.sampling import KeyedSampler, make_sampler
 from utils.seed import ORDER, SAMPLE, mix, seed_all
 
 
@@ -35,54 +34,6 @@ class Batch(NamedTuple):
 
     x: Any
     y: Any
-
-
-class KeyedSampler(Sampler):
-    """Batches of (epoch, index) in an order that follows from (seed, epoch).
-
-    The epoch travels with the index, because persistent workers hold an old copy of the dataset.
-    `len()` is the full epoch, also when `start` skips batches that are already done. A stream has
-    an order of its own, and takes only the position from here.
-
-    Attributes:
-        n_samples: Samples of the whole dataset.
-        batches: Numbers of this process's batches in an epoch.
-        share: (rank, world size) of processes that take every world-size-th sample each.
-    """
-
-    def __init__(
-        self,
-        n_samples: int,
-        batch_size: int,
-        batches: range,
-        shuffle: bool,
-        seed: int,
-        share: tuple[int, int] = (0, 1),
-    ) -> None:
-        self.n_samples, self.batch_size, self.batches = n_samples, batch_size, batches
-        self.shuffle, self.seed, self.share = shuffle, seed, share
-        self.epoch = self.start = 0
-
-    def set_position(self, epoch: int, start: int = 0) -> None:
-        """Choose the epoch of the next iteration and how many of its batches are done."""
-        self.epoch, self.start = epoch, start
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(mix(self.seed, ORDER, self.epoch))
-            order = torch.randperm(self.n_samples, generator=generator).tolist()
-        else:
-            order = range(self.n_samples)
-        rank, world_size = self.share
-        if world_size > 1:  # the first samples fill up the last round
-            stop = math.ceil(self.n_samples / world_size) * world_size
-            order = list(itertools.islice(itertools.cycle(order), rank, stop, world_size))
-        for batch in self.batches[self.start :]:
-            first = batch * self.batch_size
-            yield [(self.epoch, i) for i in order[first : first + self.batch_size]]
 
 
 class KeyedDataset(Dataset):
@@ -315,6 +266,14 @@ def make_loader(
     common order it takes one, and the first samples fill up the last round. In validation it takes
     every `world_size`-th batch, so that each batch is one of a run in one process.
 
+    Two options choose the samples of an epoch by their classes, which `labels` of the dataset tells
+    (of a Subset or ConcatDataset, the datasets in it). An epoch stays as long as without.
+
+    - `balanced`: each class equally often, in any order (`utils.data.sampling.balanced`). Processes
+      share this order as any other.
+    - `per_class`: k samples of each of batch_size / k classes in a batch, which is always full
+      (`utils.data.sampling.per_class`). Each process has whole batches.
+
     A stream (an `IterableDataset` with `__len__`, the samples of an epoch) differs:
 
     - It has an order of its own, whatever `shuffle` says; each `iter` must begin it anew.
@@ -336,7 +295,7 @@ def make_loader(
         seed: Seed of the run.
         device: Where the batches are put.
         train: Training order (shuffled unless `shuffle` is False); otherwise every sample once
-            in the dataset's order, whatever `shuffle` and `drop_last` say.
+            in the dataset's order, whatever `shuffle`, `drop_last`, `balanced` and `per_class` say.
         channels_last: Memory format of 4-dimensional tensors.
         rank: Number of this process.
         world_size: Number of processes.
@@ -344,15 +303,17 @@ def make_loader(
     Raises:
         TypeError: The dataset can neither be indexed nor is it a stream with a length.
         ValueError: The dataset is empty, `drop_last` leaves no batch of it, a process has no
-            batch, or a stream's workers are to persist.
+            batch, a stream's workers are to persist, or the classes of the dataset are not known or
+            do not fit `balanced` or `per_class`.
     """
     is_stream = isinstance(dataset, IterableDataset)
     _check(dataset, config, is_stream)
     if is_stream and not train:
         config = {**config, "num_workers": min(1, config.get("num_workers", 0))}
     n_parts = max(1, config.get("num_workers", 0)) if is_stream else 0
-    sampler = _make_sampler(len(dataset), config, seed, train, is_stream, rank, world_size)
-    config = {key: config[key] for key in config if key not in ("batch_size", "shuffle")}
+    sampler = make_sampler(dataset, config, seed, train, rank, world_size)
+    of_sampler = ("batch_size", "shuffle", "balanced", "per_class")
+    config = {key: config[key] for key in config if key not in of_sampler}
     drop_last = config.pop("drop_last", False) and train
     if is_stream:
         keyed, batching = KeyedStream(dataset, seed, sampler, drop_last), {"batch_size": None}
@@ -396,40 +357,3 @@ def _check(dataset: Any, config: Mapping[str, Any], is_stream: bool) -> None:
             "DATA_LOADER_CONFIG: expected no persistent_workers with a stream, got True. Leave it"
             " out: workers are started for each epoch, to begin the stream anew."
         )
-
-
-def _make_sampler(
-    n_samples: int,
-    config: Mapping[str, Any],
-    seed: int,
-    train: bool,
-    is_stream: bool,
-    rank: int,
-    world_size: int,
-) -> KeyedSampler:
-    batch_size = config.get("batch_size", 1)
-    by_samples = train and not is_stream  # otherwise processes share by whole batches
-    n_own = math.ceil(n_samples / world_size) if by_samples else n_samples
-    n_batches = math.ceil(n_own / batch_size)
-    if train and config.get("drop_last", False):
-        # each worker of a stream drops the end of its part, and where that is, only it knows
-        n_parts = max(config.get("num_workers", 0), 1) if is_stream else 1
-        n_batches = (n_own - (n_parts - 1) * (batch_size - 1)) // batch_size
-        if n_batches < 1:
-            raise ValueError(
-                "DATA_LOADER_CONFIG: expected a batch_size of at most"
-                f" {math.ceil(n_own / n_parts)} samples with drop_last, got {batch_size}."
-                " Lower it, or leave drop_last out."
-            )
-    if by_samples:
-        shuffle, share = config.get("shuffle", True), (rank, world_size)
-        return KeyedSampler(n_samples, batch_size, range(n_batches), shuffle, seed, share)
-    if n_batches < world_size:
-        raise ValueError(
-            f"DATA_LOADER_CONFIG: expected at least one batch for each of {world_size} processes,"
-            f" got {n_batches}. Lower batch_size."
-        )
-    if train:
-        n_batches -= n_batches % world_size  # processes that train together need equally many
-    batches = range(rank, n_batches, world_size)
-    return KeyedSampler(n_samples, batch_size, batches, shuffle=False, seed=seed)
