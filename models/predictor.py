@@ -18,7 +18,7 @@ from config.keys import PREDICT_KEYS
 from models.load import load_model
 from utils.data import tasks
 from utils.data.files import read_array, read_header
-from utils.data.preprocess import Preprocess
+from utils.data.preprocess import Preprocess, check_preprocess
 
 Input = np.ndarray | str | Path  # what one thing to predict may be
 
@@ -55,6 +55,7 @@ class Predictor:
         preprocess: Mapping[str, Any] | None = None,
     ) -> None:
         problems = check_values({"TASK": task, "CLASSES": classes})
+        problems += check_preprocess(preprocess, str(task).endswith("_segmentation"))
         if problems:
             raise ConfigError(problems)
         self.model, self.device = model.to(device).eval(), device
@@ -132,7 +133,7 @@ class Predictor:
         """
         groups: dict[tuple[int, ...], list[int]] = {}
         for i, size in enumerate(sizes):
-            groups.setdefault(size[2:] if self.preprocess.size else size, []).append(i)
+            groups.setdefault(size[2:] if self.preprocess.out_size else size, []).append(i)
         return [
             group[first : first + batch_size]
             for group in groups.values()
@@ -158,6 +159,11 @@ class Predictor:
             ) from error
         self.check_outputs(outputs, len(x))
         is_map = outputs.ndim == 4 and outputs.shape[2:] == x.shape[2:]
+        if is_map and self.preprocess.cut:
+            raise ValueError(
+                f'PREPROCESS["crop"]: expected none for a network that gives maps, got'
+                f" {self.preprocess.cut}. Take it out: PREPROCESS.crop=None."
+            )
         logits = list(outputs.split(1))
         for i, array in enumerate(arrays):
             if is_map and x.shape[2:] != array.shape[:2]:

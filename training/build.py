@@ -66,7 +66,8 @@ def build(
     Raises:
         ConfigError: Every problem found in the data, the model and the rest.
     """
-    problems = check_preprocess(config["PREPROCESS"])
+    is_segmentation = str(config["TASK"]).endswith("_segmentation")
+    problems = check_preprocess(config["PREPROCESS"], is_segmentation)
     notes: list[str] = []
     attempt = functools.partial(_attempt, problems)
     loaders, filled_in, classes = {}, {}, None
@@ -181,6 +182,12 @@ def make_dataset(part: str, config: Mapping[str, Any], folders: Mapping[str, Any
     for key in FILLED_IN[name]:
         if key in accepted and key not in arguments and config[key.upper()] is not None:
             arguments[key] = config[key.upper()]
+    if part != "train" and isinstance(arguments.get("transform"), str):
+        logger.warning(
+            '%s_CONFIG: the pictures are augmented ("%s"), which is for training',
+            name,
+            arguments["transform"],
+        )
     return make(**arguments)
 
 

@@ -63,6 +63,19 @@ def test_task_and_preprocess_are_handed_to_a_dataset_that_takes_them(tmp_path):
     assert dataset(tmp_path, **config, TRAIN_DATASET_CONFIG=own).made["task"] == "binary"
 
 
+class Augmented(Pictures):
+    def __init__(self, transform=None) -> None:
+        super().__init__(augment=False)
+
+
+@pytest.mark.parametrize(("part", "warns"), [("train", False), ("val", True), ("test", True)])
+def test_a_preset_in_validation_is_pointed_out(part, warns, tmp_path, caplog):
+    name = f"{part.upper()}_DATASET"
+    with caplog.at_level(logging.WARNING, "plumbline"):
+        dataset(tmp_path, part, **{name: Augmented, f"{name}_CONFIG": {"transform": "light"}})
+    assert (f'{name}_CONFIG: the pictures are augmented ("light")' in caplog.text) is warns
+
+
 def test_val_dataset_is_of_the_train_class_when_only_its_arguments_are_given(tmp_path):
     config = {"TRAIN_DATASET": Files, "VAL_DATASET": None, "VAL_DATASET_CONFIG": {"root": "b"}}
     assert dataset(tmp_path, "val", **config).made["root"] == tmp_path / "data" / "b"

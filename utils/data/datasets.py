@@ -9,7 +9,7 @@ import functools
 import itertools
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,13 @@ from utils.data.targets import (
     check_mask_options,
     make_row_targets,
 )
-from utils.data.transforms import Transform, check_transforms, make_transforms
+from utils.data.transforms import (
+    Transform,
+    check_transforms,
+    make_pipeline,
+    make_transforms,
+    sets_size,
+)
 
 Transforms = Transform | Sequence[Transform] | None
 
@@ -98,7 +104,7 @@ class PairedFolder(Dataset):
         cache: bool = False,
     ) -> None:
         config = preprocess.config if isinstance(preprocess, Preprocess) else preprocess
-        problems = check_preprocess(config)
+        problems = check_preprocess(config, of_maps=True)
         self.preprocess = Preprocess(None if problems else config)
         wrong_split = check_split(subset, holdout, fold, seed)
         wrong = check_mask_options(task, label_values) + check_transforms(transform) + wrong_split
@@ -117,7 +123,7 @@ class PairedFolder(Dataset):
         self.files = [pairs[name] for name in self.names]
         self.task, self.repeat = task, repeat
         self.target = MaskTarget(task, None if wrong else label_values, self.preprocess.size)
-        self.transform = [] if wrong else _with_normalise(transform, self.preprocess)
+        self.transform = [] if wrong else make_pipeline(transform, self.preprocess)
         self.deterministic = not self.transform
         self._memory: list[_Memory] = []
         colours = self.target.of_colours
@@ -296,7 +302,9 @@ def from_arrays(
     x, y = _as_array(x, "x"), _as_array(y, "y")
     is_map = task in MAP_TASKS and (task != "regression" or y.ndim > 2)
     problems = check_transforms(transform)
-    problems += check_mask_options(task, label_values) if is_map else []
+    if is_map:
+        problems += check_preprocess(preprocess.config, of_maps=True)
+        problems += check_mask_options(task, label_values)
     if not is_map and task not in ROW_TASKS:
         known = dict.fromkeys((*MAP_TASKS, *ROW_TASKS))
         hint = did_you_mean(str(task), known)
@@ -317,9 +325,8 @@ def from_arrays(
     if x.ndim == 2:
         inputs = _prepare_rows(x, preprocess)
     else:
-        transforms = _with_normalise(transforms, preprocess)
-        prepare = preprocess.prepare if transforms else preprocess
-        inputs = torch.stack([prepare(picture) for picture in x])
+        transforms = make_pipeline(transforms, preprocess)
+        inputs = _prepare_all(x, preprocess, transforms)
     if is_map:
         target = MaskTarget(task, label_values, preprocess.size)
         targets = torch.stack([target(mask, f"y[{i}]") for i, mask in enumerate(y)])
@@ -378,7 +385,7 @@ class TableRows(Arrays):
         if task not in ROW_TASKS:
             hint = did_you_mean(str(task), ROW_TASKS)
             problems.append(f"task: expected one of {', '.join(ROW_TASKS)}, got {task!r}.{hint}")
-        if self.preprocess.channels or self.preprocess.size:
+        if set(self.preprocess.config) - {"scale", "mean", "std", "dtype"}:
             problems.append(
                 "PREPROCESS: expected scale, mean and std alone for rows of a table, got "
                 f"{self.preprocess.config}. Take the others out."
@@ -453,9 +460,8 @@ class Digits(Arrays):
         digits = load_digits()
         chosen = (np.arange(len(digits.target)) % 5 == 0) == (subset == "val")
         self.preprocess = _as_preprocess(self.PREPROCESS if preprocess is None else preprocess)
-        transforms = _with_normalise(transform, self.preprocess)
-        prepare = self.preprocess.prepare if transforms else self.preprocess
-        x = torch.stack([prepare(image) for image in digits.images[chosen]])
+        transforms = make_pipeline(transform, self.preprocess)
+        x = _prepare_all(digits.images[chosen], self.preprocess, transforms)
         super().__init__(x, torch.from_numpy(digits.target[chosen].astype(np.int64)), transforms)
 
 
@@ -484,14 +490,14 @@ def _as_preprocess(preprocess: Mapping | Preprocess | None) -> Preprocess:
     return preprocess if isinstance(preprocess, Preprocess) else Preprocess(preprocess)
 
 
-def _with_normalise(transform: Transforms, preprocess: Preprocess) -> list[Transform]:
-    """Return the transforms, and after them mean and std of PREPROCESS; none if there are none."""
-    transforms = make_transforms(transform)
-    return [*transforms, functools.partial(_normalise, preprocess)] if transforms else []
-
-
-def _normalise(preprocess: Preprocess, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    return preprocess.normalise(x), y
+def _prepare_all(
+    pictures: Iterable[np.ndarray], preprocess: Preprocess, transforms: Sequence[Transform]
+) -> Tensor:
+    """Return pictures as (N, C, H, W) float32, as far as they are the same in every epoch."""
+    prepare = preprocess
+    if transforms:
+        prepare = functools.partial(preprocess.prepare, whole=sets_size(transforms))
+    return torch.stack([prepare(picture) for picture in pictures])
 
 
 def _prepare_rows(rows: np.ndarray, preprocess: Preprocess) -> Tensor:

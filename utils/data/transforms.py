@@ -2,7 +2,9 @@
 
 A transform takes and returns x: (C, H, W) and y: (H, W) or (K, H, W), draws from torch's global
 generator (which the kit seeds for every sample) and leaves its arguments as they are. It sees x
-after channels, size and scale of PREPROCESS, and before mean and std. Bind arguments by
+after channels, size, short_side and scale of PREPROCESS, and before crop, mean and std. Where a
+transform chooses the size itself (random_crop, and of torchvision RandomResizedCrop, RandomCrop,
+CenterCrop, Resize), it sees the whole picture: short_side and crop are left out. Bind arguments by
 functools.partial, which can be captured: partial(random_crop, size_px=256).
 
 Transforms of torchvision.transforms.v2 serve, too: the class, a partial of it, or an object. They
@@ -18,7 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from config.errors import shorten
+from config.errors import did_you_mean, shorten
+from utils.data.preprocess import Preprocess
+from utils.data.presets import PRESETS, is_map
 
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -28,24 +32,61 @@ _OF_UNIT_RANGE = (
     *("RandomAdjustSharpness", "RandomAutocontrast", "RandomEqualize", "RandomInvert"),
     *("RandomPhotometricDistort", "RandomPosterize", "RandomSolarize", "TrivialAugmentWide"),
 )
+# of torchvision: the picture has their size afterwards
+_OF_SIZE = ("CenterCrop", "RandomCrop", "RandomResizedCrop", "Resize")
 
 
 def make_transforms(transform: Any) -> list[Transform]:
     """Return what a `transform=` argument says as a list of functions (x, y) -> (x, y).
 
     Args:
-        transform: None, a function, one of torchvision (see the module), or a list of these.
+        transform: None, a function, one of torchvision (see the module), the name of a preset (see
+            utils.data.presets), or a list of these.
     """
-    if transform is None or callable(transform):
-        transform = [] if transform is None else [transform]
-    return list(map(_as_pair, transform))
+    found = []
+    for part in _as_list(transform):
+        found += PRESETS[part] if isinstance(part, str) else [_as_pair(part)]
+    return found
+
+
+def make_pipeline(transform: Any, preprocess: Preprocess) -> list[Transform]:
+    """Return the transforms, and after them crop, mean and std of PREPROCESS; see the module.
+
+    An empty list where there are no transforms: PREPROCESS is then done at once.
+    """
+    transforms = make_transforms(transform)
+    crops = not sets_size(transforms)
+    return [*transforms, functools.partial(_finish, preprocess, crops)] if transforms else []
+
+
+def _finish(preprocess: Preprocess, crops: bool, x: Tensor, y: Any) -> tuple[Tensor, Any]:
+    cut = preprocess.cut if crops else None
+    # a function of the user's may have cut already
+    if cut and (x.shape[1] > cut[0] or x.shape[2] > cut[1]):
+        x = preprocess.crop(x)
+    return preprocess.normalise(x), y
+
+
+def sets_size(transforms: Sequence[Transform]) -> bool:
+    """Tell whether one of the transforms that `make_transforms` gave chooses the size itself."""
+    return any(
+        getattr(part, "func", part) is random_crop
+        or isinstance(part, _Torchvision)
+        and any(name in _OF_SIZE for name in _names(part.transform))
+        for part in transforms
+    )
 
 
 def check_transforms(transform: Any) -> list[str]:
     """Return what is wrong with a `transform=` argument, a line for each problem."""
-    if transform is None or callable(transform):
-        transform = [] if transform is None else [transform]
-    if not isinstance(transform, Sequence) or not all(map(callable, transform)):
+    transform = _as_list(transform)
+    unknown = [part for part in transform if isinstance(part, str) and part not in PRESETS]
+    if unknown:
+        return [
+            f"transform: expected functions (x, y) -> (x, y) or one of {', '.join(PRESETS)}, got "
+            f'"{unknown[0]}".{did_you_mean(unknown[0], PRESETS)}'
+        ]
+    if not all(isinstance(part, str) or callable(part) for part in transform):
         return [
             f"transform: expected functions (x, y) -> (x, y), got {shorten(transform)}. "
             "Give the functions themselves."
@@ -56,6 +97,12 @@ def check_transforms(transform: Any) -> list[str]:
         "Take the class of the same name from there, which moves masks, too."
         for part in old
     ]
+
+
+def _as_list(transform: Any) -> Sequence[Any]:
+    if transform is None:
+        return []
+    return transform if isinstance(transform, (list, tuple)) else [transform]
 
 
 class _Torchvision:
@@ -73,9 +120,9 @@ class _Torchvision:
                 f"transform: expected values in 0..1 for {self.of_unit_range[0]}, got "
                 f"{x.min():g}..{x.max():g}. Scale them by PREPROCESS, as in {{'scale': 1 / 255}}."
             )
-        # a class or a number beside a picture is passed on as it is
-        is_map = y.ndim > 1 and y.shape[-2:] == x.shape[-2:]
-        x, y = self.transform(tv_tensors.Image(x), tv_tensors.Mask(y) if is_map else y)
+        if not is_map(x, y):  # torchvision would take some of them for pictures
+            return self.transform(tv_tensors.Image(x)).as_subclass(Tensor), y
+        x, y = self.transform(tv_tensors.Image(x), tv_tensors.Mask(y))
         return x.as_subclass(Tensor), y.as_subclass(Tensor)
 
 
@@ -101,12 +148,12 @@ def _names(transform: Any) -> list[str]:
     return [type(transform).__name__, *(name for part in parts for name in _names(part))]
 
 
-def random_crop(x: Tensor, y: Tensor, size_px: int) -> tuple[Tensor, Tensor]:
+def random_crop(x: Tensor, y: Any, size_px: int) -> tuple[Tensor, Any]:
     """Cut the same square out of both, anywhere inside the picture.
 
     Args:
         x: (C, H, W).
-        y: (H, W) or (K, H, W).
+        y: (H, W) or (K, H, W); what is no map stays as it is.
         size_px: The side of the square [px].
 
     Returns:
@@ -124,29 +171,29 @@ def random_crop(x: Tensor, y: Tensor, size_px: int) -> tuple[Tensor, Tensor]:
     top = int(torch.randint(height - size_px + 1, ()))
     left = int(torch.randint(width - size_px + 1, ()))
     rows, columns = slice(top, top + size_px), slice(left, left + size_px)
-    return x[..., rows, columns], y[..., rows, columns]
+    return x[..., rows, columns], y[..., rows, columns] if is_map(x, y) else y
 
 
-def flip(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def flip(x: Tensor, y: Any) -> tuple[Tensor, Any]:
     """Mirror both left to right, and both top to bottom, each with a probability of one half.
 
     Args:
         x: (C, H, W).
-        y: (H, W) or (K, H, W).
+        y: (H, W) or (K, H, W); what is no map stays as it is.
 
     Returns:
         x and y of the same shapes.
     """
     dims = [dim for dim, coin in zip((-1, -2), torch.rand(2).tolist(), strict=True) if coin < 0.5]
-    return (x.flip(dims), y.flip(dims)) if dims else (x, y)
+    return x.flip(dims), y.flip(dims) if is_map(x, y) else y
 
 
-def rotate90(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def rotate90(x: Tensor, y: Any) -> tuple[Tensor, Any]:
     """Turn both by 0, 90, 180 or 270 degrees, with equal probability.
 
     Args:
         x: (C, H, H), square.
-        y: (H, H) or (K, H, H).
+        y: (H, H) or (K, H, H); what is no map stays as it is.
 
     Returns:
         x and y of the same shapes.
@@ -161,4 +208,4 @@ def rotate90(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             "Put random_crop before it, or use flip alone."
         )
     turns = int(torch.randint(4, ()))
-    return x.rot90(turns, (-2, -1)), y.rot90(turns, (-2, -1))
+    return x.rot90(turns, (-2, -1)), y.rot90(turns, (-2, -1)) if is_map(x, y) else y

@@ -469,7 +469,7 @@ def test_all_problems_are_reported_together(tmp_path):
     assert isinstance(caught.value, ConfigError)
     text = str(caught.value)
     for part in (
-        'expected one of channels, size, scale, mean, std, dtype as key. Did you mean "scale"?',
+        'scale, mean, std, dtype as key. Did you mean "scale"?',
         "subset: expected one of all, train, val, got 'trian'. Did you mean \"train\"?",
         f"got none for {tmp_path / 'x' / 'only_x.npy'}. Add the missing files",
         f"got none for {tmp_path / 'y' / 'only_y.npy'}. Add the missing files",

@@ -78,6 +78,30 @@ def test_resizing_keeps_flat_areas_and_averages_when_shrinking():
     assert Preprocess({"size": (16, 16)})(stripes).equal(Preprocess()(stripes))
 
 
+@pytest.mark.parametrize("shape", [(31, 47, 3), (47, 31, 3), (16, 64), (9, 10, 1), (24, 24, 3)])
+def test_short_side_and_crop_are_those_of_torchvision(shape):
+    functional = pytest.importorskip("torchvision.transforms.v2.functional")
+    array = numbers(*shape)
+    x = Preprocess({"short_side": 24, "crop": [17, 20]})(array)
+    resized = functional.resize(Preprocess()(array), [24], antialias=True)
+    assert torch.equal(x, functional.center_crop(resized, [17, 20])) and x.is_contiguous()
+    assert torch.equal(Preprocess({"short_side": 24})(array), resized)
+
+
+def test_what_is_left_to_be_done_after_an_augmentation():
+    config = {"short_side": 8, "crop": [6, 4], "scale": 0.5, "mean": 3}
+    preprocess, array = Preprocess(config), numbers(16, 20, 3)
+    x = preprocess.prepare(array)
+    assert x.shape == (3, 8, 10) and preprocess.out_size == [6, 4]
+    assert torch.equal(preprocess.normalise(preprocess.crop(x)), preprocess(array))
+    assert preprocess.prepare(array, whole=True).equal(Preprocess({"scale": 0.5})(array))
+
+
+def test_a_picture_smaller_than_its_crop_is_refused():
+    with pytest.raises(ValueError, match=r'"crop".*at most the 8 x 5 of the picture, got 8 x 6\.'):
+        Preprocess({"crop": [8, 6]})(numbers(8, 5))
+
+
 @pytest.mark.parametrize("n_channels", [1, 2, 3, 4])
 def test_gray_and_rgb(n_channels):
     array = numbers(6, 6, n_channels)
@@ -119,6 +143,9 @@ def test_config_is_plain_data_and_travels():
         ({"size": 64}, "height, width"),
         ({"size": [64]}, "height, width"),
         ({"size": [64, 0.5]}, "height, width"),
+        ({"crop": 64}, r'"crop"\]: expected \[height, width\]'),
+        ({"short_side": [64, 64]}, "whole number above 0"),
+        ({"short_side": 64, "size": [64, 64]}, r'no "size" beside it, got \[64, 64\]'),
         ({"channels": "bgr"}, '"gray" or "rgb", got \'bgr\''),
         ({"dtype": "float16"}, "float32"),
         (["scale"], "PREPROCESS: expected a dict"),
@@ -132,6 +159,13 @@ def test_wrong_configs_are_described(config, problem):
 def test_all_problems_are_reported_together():
     assert len(check_preprocess({"scal": 1, "std": 0, "size": 3, "mean": 0.0})) == 3
     assert check_preprocess(None) == [] == check_preprocess({"scale": None})
+
+
+def test_maps_are_not_cropped_and_have_one_size():
+    (first, second) = check_preprocess({"short_side": 64, "crop": [32, 32]}, of_maps=True)
+    assert first.startswith('PREPROCESS["short_side"]: expected none for a segmentation')
+    assert second.startswith('PREPROCESS["crop"]: expected none for a segmentation')
+    assert check_preprocess({"size": [64, 64], "crop": None}, of_maps=True) == []
 
 
 def test_arrays_that_do_not_fit_are_described():

@@ -6,7 +6,16 @@ import pickle
 import pytest
 import torch
 
-from utils.data.transforms import check_transforms, flip, make_transforms, random_crop, rotate90
+from utils.data.preprocess import Preprocess
+from utils.data.transforms import (
+    check_transforms,
+    flip,
+    make_pipeline,
+    make_transforms,
+    random_crop,
+    rotate90,
+    sets_size,
+)
 
 
 def pair(height, width, y_axes):
@@ -51,6 +60,51 @@ def test_a_crop_must_fit(size_px):
 def test_only_squares_are_turned():
     with pytest.raises(ValueError, match="expected a square picture, got 6 x 9"):
         rotate90(*pair(6, 9, 2))
+
+
+@pytest.mark.parametrize(
+    "transform", [flip, rotate90, functools.partial(random_crop, size_px=4)], ids=str
+)
+def test_what_is_no_map_stays_as_it_is(transform):
+    y = torch.tensor(3)
+    torch.manual_seed(0)
+    assert transform(torch.rand(2, 8, 8), y)[1] is y
+
+
+# ------------------------------------------------------------------- beside PREPROCESS
+
+
+def half(x, y):
+    return x[:, : x.shape[1] // 2, : x.shape[2] // 2], y
+
+
+def test_crop_mean_and_std_come_after_the_transforms():
+    preprocess = Preprocess({"crop": [4, 6], "mean": 1, "std": 2})
+    assert make_pipeline(None, preprocess) == make_pipeline([], preprocess) == []
+    x, y = torch.arange(80.0).reshape(1, 8, 10), torch.tensor(1)
+
+    def apply(*transforms):
+        new = x
+        for transform in make_pipeline(list(transforms), preprocess):
+            new, _ = transform(new, y)
+        return new
+
+    assert apply("light").shape == (1, 4, 6)
+    assert torch.equal(apply(half), (x[:, :4, :5] - 1) / 2)  # cut already, and smaller
+    assert apply(functools.partial(random_crop, size_px=7)).shape == (1, 7, 7)
+
+
+def test_transforms_that_choose_the_size_are_known(v2):
+    fixing = [
+        functools.partial(random_crop, size_px=4),
+        functools.partial(v2.RandomResizedCrop, size=8),
+        v2.RandomCrop(8),
+        v2.Compose([v2.RandomHorizontalFlip(), v2.Resize((4, 4))]),
+    ]
+    for transform in fixing:
+        assert sets_size(make_transforms([flip, transform]))
+    assert not sets_size(make_transforms([flip, half, v2.RandomRotation(10)]))
+    assert not sets_size(make_transforms("hard")) and not sets_size([])
 
 
 # -------------------------------------------------------------------------- torchvision
@@ -136,7 +190,11 @@ def test_colour_is_refused_on_values_that_it_would_cut_off(v2, nested):
 
 def test_what_is_no_transform_is_described(v2):
     assert check_transforms(None) == check_transforms([flip, v2.Identity]) == []
-    for wrong in (3, [flip, 3], "flip", {"a": flip}):
+    for wrong in ("flip", [flip, "flip"]):
+        (problem,) = check_transforms(wrong)
+        assert 'or one of light, medium, hard, got "flip".' in problem
+    assert 'Did you mean "medium"?' in check_transforms("medum")[0]
+    for wrong in (3, [flip, 3], {"a": flip}):
         (problem,) = check_transforms(wrong)
         assert problem.startswith("transform: expected functions (x, y) -> (x, y), got")
     from torchvision import transforms as v1
