@@ -209,9 +209,13 @@ def load_routine(routine: Any) -> types.ModuleType:
     return module
 
 
-def missing_packages() -> str | None:
-    """Return what to do when this Python lacks the kit's packages, or None when it has them."""
-    needed = ("torch", "numpy", "yaml", "rich", "filelock")
+def missing_packages(also: Iterable[str] = ()) -> str | None:
+    """Return what to do when this Python lacks the kit's packages, or None when it has them.
+
+    Args:
+        also: Packages that a command needs beside those of every command.
+    """
+    needed = ("torch", "numpy", "yaml", "rich", "filelock", *also)
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if not missing:
         return None

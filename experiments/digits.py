@@ -11,6 +11,7 @@ same hands wrote the pictures of both parts, so digits of other people will be r
 import torch
 from torch import nn
 
+from config.search import choice, interval
 from models import ConvNet
 from utils.data import Digits
 from utils.metrics import accuracy, f1
@@ -39,4 +40,10 @@ train_config = {
     "METRICS": {"accuracy": accuracy, "f1": f1},
     "MONITOR": "val_accuracy",  # best.pth is from the epoch where this is best
     "MONITOR_MODE": "max",
+}
+
+# EDIT: what `python hyperparameter.py experiments/digits.py` searches, 20 trials in two minutes
+search_space = {
+    "OPTIMIZER_CONFIG.lr": interval(1e-4, 1e-1, log=True),
+    "MODEL_CONFIG.bulk_ch": choice(8, 16, 32),
 }
