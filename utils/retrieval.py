@@ -1,6 +1,6 @@
 """Retrieval metrics of embeddings, `recall_at_k`, `cmc` and `mean_average_precision`.
 
-Each searches a whole set exactly; utils.metrics gives these names as well. Two forms of target:
+Each searches a whole set exactly; utils.metrics gives these names as well. Two forms of target::
 
     (N,) int64                    identities: each sample is searched among all others
     {"label": (N,) int64,
