@@ -21,8 +21,8 @@ Search hyperparameters of a config by Optuna: the values of its keys that make M
 
 The space is the dict `search_space` beside `train_config` in the file, or the command line's:
 
-  python hyperparameter.py experiments/digits.py "OPTIMIZER_CONFIG.lr=interval(1e-4, 1e-1, log=True)"
-  python hyperparameter.py experiments/digits.py "OPTIMIZER=choice(torch.optim.SGD, torch.optim.AdamW)"
+  "OPTIMIZER_CONFIG.lr=interval(1e-4, 1e-1, log=True)"
+  "OPTIMIZER=choice(torch.optim.SGD, torch.optim.AdamW)"
 
 Choices alone, with no more combinations than --trials, are all tried. Without any space the
 learning rate and the batch size are searched around those of the config.

@@ -275,7 +275,7 @@ class Search:
             write_atomic(path, to_yaml(encode_config(config)[0]))
             command += [str(path), f"DATE={self._date()}"]
         with open(path.with_suffix(".log"), "ab") as log:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # pylint: disable=consider-using-with; it outlives this
                 [*command, *folders],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
