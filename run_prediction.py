@@ -238,6 +238,7 @@ def make_data(config: Mapping[str, Any], folders: Mapping[str, Any], predictor: 
         "TASK": predictor.task,
         "PREPROCESS": predictor.preprocess.config or None,
         "CLASSES": predictor.classes,
+        "SAMPLED_FEATURES": config["SAMPLED_FEATURES"],
     }
     return make_dataset("test", about, folders)
 

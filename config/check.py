@@ -14,15 +14,16 @@ from config.keys import CHECKPOINT_KEYS, DDP_KEYS, LOADER_KEYS, TABLES, Kind, Ta
 _N_GIVEN = {"OPTIMIZER": 1, "SCHEDULER": 1}
 # what `train()` and `predict()` may be given instead
 _HANDED = ("TRAIN_DATASET", "VAL_DATASET", "DATASET")
+_OF_DATASETS = ("task", "preprocess", "classes", "sampled_features")
 # what the run fills in when a callable takes it and NAME_CONFIG leaves it out
 FILLED_IN = {
     "MODEL": ("num_classes", "n_classes"),
     "LOSS": ("num_classes", "n_classes"),
     "OPTIMIZER": ("lr",),
     "SCHEDULER": ("total_steps", "T_max", "max_lr"),
-    "TRAIN_DATASET": ("task", "preprocess", "classes"),
-    "VAL_DATASET": ("task", "preprocess", "classes"),
-    "TEST_DATASET": ("task", "preprocess", "classes"),
+    "TRAIN_DATASET": _OF_DATASETS,
+    "VAL_DATASET": _OF_DATASETS,
+    "TEST_DATASET": _OF_DATASETS,
 }
 
 
@@ -52,6 +53,7 @@ def check_config(
     bad = {*config, *table.required} - good.keys()  # has its message: what follows leaves it alone
     complete = with_defaults(good, table.keys)
     problems += _check_calls(complete, bad, data_given, table)
+    problems += [] if data_given else _check_features(complete, bad, table)
     if name == "train_config":
         problems += _check_together(complete, bad)
     entries = {
@@ -196,6 +198,27 @@ def check_call(
             f" {title} cannot be called without."
         )
     return problems
+
+
+def _check_features(config: Mapping[str, Any], bad: Set[str], table: Table) -> list[str]:
+    """Return the problem of SAMPLED_FEATURES that no dataset of the config reads."""
+    names = [name for name in table.keys if name.endswith("DATASET")]
+    datasets = [config[name] for name in names if name not in bad and config[name] is not None]
+    is_read = any(_takes(dataset, "sampled_features") for dataset in datasets)
+    if config["SAMPLED_FEATURES"] is None or is_read or bad & {*names, "SAMPLED_FEATURES"}:
+        return []
+    return [
+        f'{table.name}["SAMPLED_FEATURES"]: expected a dataset that takes sampled_features, got'
+        f" {', '.join(shorten(dataset) for dataset in datasets) or 'none'}. Set"
+        f" {names[0]}=utils.data.FeatureDataset, or remove it with ~SAMPLED_FEATURES."
+    ]
+
+
+def _takes(called: Any, argument: str) -> bool:
+    try:
+        return argument in inspect.signature(called).parameters
+    except (TypeError, ValueError):  # no readable signature
+        return False
 
 
 def _hints(called: Any) -> dict[str, Any]:

@@ -88,6 +88,14 @@ ARGUMENTS = Kind(
     read_literal,
 )
 MAPPING = Kind("a dict", lambda value: isinstance(value, Mapping), read_literal)
+FEATURES = Kind(
+    "a list of feature classes, partials of them or import paths",
+    lambda value: (
+        isinstance(value, (list, tuple))
+        and all(isinstance(entry, str) or callable(entry) for entry in value)
+    ),
+    read_literal,
+)
 LIST = Kind("a list", lambda value: isinstance(value, (list, tuple)), read_literal)
 METRICS = Kind(
     "a dict from name to metric, or a list of metrics",
@@ -161,6 +169,12 @@ _TABLE = [
     Key("VAL_DATASET_CONFIG", ARGUMENTS, {}, "its arguments"),
     Key("TEST_DATASET", MAYBE_CALLABLE, None, "evaluated once at the end on the best weights"),
     Key("TEST_DATASET_CONFIG", ARGUMENTS, {}, "its arguments"),
+    Key(
+        "SAMPLED_FEATURES",
+        _or_none(FEATURES),
+        None,
+        "what a dataset that takes `sampled_features` reads, such as FeatureDataset",
+    ),
     Key("DATA_LOADER_CONFIG", ARGUMENTS, {}, "batch_size, num_workers, ... of torch's DataLoader"),
     # model, loss, optimizer
     Key("MODEL", CALLABLE, None, "class or function that makes the network"),
@@ -246,6 +260,7 @@ _PREDICT_TABLE = [
     # data and what is computed of it
     Key("DATASET", CALLABLE, None, "of samples (x, y); of x or (x, name) for outputs alone"),
     Key("DATASET_CONFIG", ARGUMENTS, {}, "its arguments; relative paths start at DATA_DIR"),
+    KEYS["SAMPLED_FEATURES"],
     KEYS["DATA_LOADER_CONFIG"],
     Key("METRICS", METRICS, {}, "of the whole dataset, whatever the batch size"),
     Key("LOSS", MAYBE_CALLABLE, None, "loss(pred, target), as in training"),

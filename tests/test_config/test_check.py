@@ -566,3 +566,25 @@ def test_what_is_filled_in_belongs_to_what_is_called():
     assert set(FILLED_IN) <= {"MODEL", "LOSS", "OPTIMIZER", "SCHEDULER"} | {
         f"{part}_DATASET" for part in ("TRAIN", "VAL", "TEST")
     }
+
+
+# ------------------------------------------------------------------------------ features
+
+
+def test_features_that_no_dataset_reads_are_told():
+    features = {"SAMPLED_FEATURES": ["my.Synset"], "TRAIN_DATASET": anything_but_features}
+    assert only(problems(**features)).startswith(
+        'train_config["SAMPLED_FEATURES"]: expected a dataset that takes sampled_features, got'
+    )
+    assert problems(**features, VAL_DATASET=of_features) == []
+    assert check_config(GOOD | features, data_given=True) == []
+    wrong = only(problems(SAMPLED_FEATURES=[3], TRAIN_DATASET=of_features))
+    assert wrong.startswith('train_config["SAMPLED_FEATURES"]: expected a list of feature classes')
+
+
+def anything_but_features(root: str = "") -> None:
+    """Make no dataset."""
+
+
+def of_features(sampled_features: list) -> None:
+    """Take features."""

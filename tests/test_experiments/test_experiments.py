@@ -24,6 +24,7 @@ TINY = {
         "MODEL_CONFIG.bulk_ch=2",
     ],
     "digits": ["EPOCHS=1", "DATA_LOADER_CONFIG.batch_size=128", "MODEL_CONFIG.bulk_ch=2"],
+    "features": ["EPOCHS=1", "DATA_LOADER_CONFIG.batch_size=256", "MODEL_CONFIG.bulk_ch=2"],
     "membrane": ["EPOCHS=2", "MODEL_CONFIG.bulk_ch=1", "MODEL_CONFIG.n_recursions=1"],
 }
 

@@ -4,7 +4,11 @@ from importlib import import_module
 
 _MODULES = {
     "Arrays": "datasets",
+    "ColumnFeature": "features",
+    "DatasetFeature": "features",
     "Digits": "datasets",
+    "FeatureDataset": "features",
+    "FileFeature": "features",
     "InputFolder": "datasets",
     "PairedFolder": "datasets",
     "Preprocess": "preprocess",
