@@ -1,21 +1,17 @@
 """The page "Datasets": every code block of it runs."""
 
 import re
-import textwrap
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from config.config import ROOT_PATH, global_config
+from config.config import global_config
+from tests.test_docs.blocks import Block, read_blocks
 from utils.data.loading import make_loader
 
-PAGE = (ROOT_PATH / "docs" / "datasets.rst").read_text(encoding="utf-8")
-BLOCKS = [
-    textwrap.dedent(re.sub(r"^   :caption:.*\n", "", block)).lstrip()
-    for block in re.findall(r"code-block:: python\n((?:   .*\n|\n)+)", PAGE)
-]
+BLOCKS = read_blocks("datasets.rst", "python")
 CONFIGS = [block for block in BLOCKS if "\ntrain_config = {" in block]
 OTHERS = [block for block in BLOCKS if block not in CONFIGS]
 SMALL = ["EPOCHS=1", "NUM_THREADS=1", "PROGRESS=False", "DEVICE=cpu"]
@@ -49,32 +45,22 @@ def write_folder(root, x, y, names):
         save(root / "y" / f"{name}.npy", y[i])
 
 
-def train(block, folder, *overrides):
-    """Train the config of a block as the page says; return the table of metrics."""
+def train(config, folder, *overrides):
+    """Train a file or a block as the page says; return the table of metrics."""
     import train as command
 
-    config = folder / "mine.py"
-    config.write_text(block, encoding="utf-8")
+    if isinstance(config, Block):
+        config = config.write(folder / "mine.py")
     out = [f"{name}={folder / name}" for name in ("LOG_DIR", "WEIGHT_DIR")]
     assert command.main([str(config), f"DATA_DIR={folder}", *SMALL, *overrides, *out]) == 0
     (table,) = folder.glob("LOG_DIR/*/metrics.csv")
     return table.read_text().splitlines()
 
 
-def run(block):
-    names = {}
-    exec(block, names)
-    return names
-
-
 def block_of(word, blocks=None):
     """Return the one block that holds a word."""
     (block,) = [block for block in (OTHERS if blocks is None else blocks) if word in block]
     return block
-
-
-def test_the_page_shows_what_is_tested():
-    assert len(CONFIGS) == 3 and len(OTHERS) == 8
 
 
 def test_folders_and_masks_of_any_name(data):
@@ -93,21 +79,28 @@ def test_four_bands_and_five_classes(data):
 
 def test_the_layout_needs_no_config(data):
     rng = np.random.default_rng(1)
-    for part in ("train", "val"):
-        x = rng.normal(size=(2, 16, 16, 12)).astype(np.float32)
-        write_folder(data / part, x, rng.integers(0, 2, (2, 16, 16, 2)), ["1", "berlin/3"])
-    config = (
+    (layout,) = read_blocks("datasets.rst", "text")
+    names = re.findall(r"\S+\.png", layout.use().splitlines()[0].removeprefix("data/train/x/"))
+    folders = re.findall(r"data/(\w+/[xy])/", layout)
+    assert names == ["1.png", "2.png", "berlin/3.png"]
+    assert folders == ["train/x", "train/y", "val/x", "val/y"]
+    for folder in folders:
+        for name in names:
+            shape, values = ((16, 16, 3), 256) if folder.endswith("x") else ((16, 16), 2)
+            save(data / folder / name, rng.integers(0, values, shape))
+    (data / "mine.py").write_text(
         "from experiments.scenes import train_config as scenes\n"
         "train_config = {k: v for k, v in scenes.items() if '_DATASET' not in k}\n"
     )
-    assert len(train(config, data, *SMALL_UNET)) == 2
+    task = ["TASK=binary_segmentation", "CLASSES=['water']", "MODEL_CONFIG.ch_in=3"]
+    assert len(train(data / "mine.py", data, *task, "MODEL_CONFIG.ch_out=1", *SMALL_UNET)) == 2
 
 
 def test_colours(data):
     colours = np.array([(0, 0, 0), (255, 0, 0), (0, 0, 255), (255, 255, 255)], np.uint8)
     save(data / "coloured/x/a.png", np.zeros((4, 6, 3), np.uint8))
     save(data / "coloured/y/a.png", colours[np.arange(24).reshape(4, 6) % 4])
-    names = run(block_of("coloured"))
+    names = block_of("coloured").run()
     expected = torch.tensor([0, 1, 2, 255])[torch.arange(24).reshape(4, 6) % 4]
     assert torch.equal(names["y"], expected) and names["x"].shape == (3, 4, 6)
 
@@ -123,7 +116,7 @@ def folder(data):
 
 
 def test_splits(folder):
-    folds = run(block_of("folds = "))["folds"]
+    folds = block_of("folds = ").run()["folds"]
     assert sorted(name for fold in folds for name in fold.names) == sorted(
         [*map(str, range(8)), "berlin/3", "berlin/4"]
     )
@@ -135,14 +128,14 @@ def load(dataset):
 
 
 def test_functions_as_transforms(folder):
-    batch = load(run(block_of("noise"))["dataset"])
+    batch = load(block_of("noise").run()["dataset"])
     assert batch.x.shape == (4, 3, 32, 32) and batch.y.shape == (4, 1, 32, 32)
     assert not torch.equal(batch.x, batch.x.round())
 
 
 def test_transforms_of_torchvision(folder):
     pytest.importorskip("torchvision")
-    dataset = run(block_of("v2.RandomAffine"))["dataset"]
+    dataset = block_of("v2.RandomAffine").run()["dataset"]
     batch = load(dataset)
     assert len(dataset) == 40 and batch.x.min() >= -2 and batch.x.max() <= 2
     assert set(batch.y.unique().tolist()) == {0, 1}
@@ -160,7 +153,7 @@ def flowers(data):
 
 
 def test_rows_of_a_table(flowers):
-    names = run(block_of("rows = "))
+    names = block_of("rows = ").run()
     assert names["rows"].columns == ["length", "width"] and names["rows"].classes == [
         "iris",
         "rose",
@@ -174,12 +167,12 @@ def test_arrays_in_a_notebook(data, monkeypatch):
     for name in ("LOG_DIR", "WEIGHT_DIR"):
         monkeypatch.setitem(global_config, name, data / name)
     block = block_of("from_arrays").replace('"ch_out": 1}', '"ch_out": 1, "bulk_ch": 2}')
-    result = run(block)["result"]
+    result = block.run()["result"]
     assert result["status"] == "done" and result["epochs"] == 1
 
 
 def test_pictures_without_masks(data):
-    names = run(block_of("InputFolder"))
+    names = block_of("InputFolder").run()
     assert names["name"] == "berlin/3" and names["x"].shape == (3, 40, 48)
     assert names["x"].max() <= 1
 
@@ -190,6 +183,6 @@ def test_a_dataset_of_your_own(data):
     for when in ("before", "after"):
         for place in "abcd":
             save(data / "tiles" / when / f"{place}.npy", np.full((4, 4, 2), ord(place)))
-    batch = load(run(block_of("class Tiles"))["tiles"])
+    batch = load(block_of("class Tiles").run()["tiles"])
     assert batch.x["after"].shape == (4, 2, 4, 4) and batch.y.shape == (4, 1)
     assert sorted(batch.y.flatten().tolist()) == [0, 1, 2, 3]

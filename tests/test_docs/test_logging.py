@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,13 @@ from PIL import Image
 
 from config.config import ROOT_PATH
 from config.keys import KEYS
+from tests.test_docs.blocks import read_blocks
 from tests.test_training.common import train
 from training.callbacks import Callback
 
 PAGE = (ROOT_PATH / "docs" / "logging.rst").read_text(encoding="utf-8")
-CURVES, TENSORBOARD, OWN = (
-    textwrap.dedent(re.sub(r"^   :caption:.*\n", "", block)).lstrip()
-    for block in re.findall(r"code-block:: python\n((?:   .*\n|\n)+)", PAGE)
-)
+CURVES, TENSORBOARD, OWN = read_blocks("logging.rst", "python")
+(SHOWN,) = read_blocks("logging.rst", "text")
 
 
 @pytest.fixture
@@ -26,14 +24,13 @@ def train_mine(tmp_path, monkeypatch):
     """Write a block as experiments/mine.py and train it for two epochs; return the log folder."""
     import experiments
 
-    folder = tmp_path / "experiments"
-    folder.mkdir()
-    monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(folder)])
+    path = tmp_path / "experiments" / "mine.py"
+    monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(path.parent)])
 
     def train_it(block):
         import train
 
-        (folder / "mine.py").write_text(block, encoding="utf-8")
+        block.write(path)
         out = [f"LOG_DIR={tmp_path / 'logs'}", f"WEIGHT_DIR={tmp_path / 'weights'}"]
         small = ["EPOCHS=2", "MODEL_CONFIG.bulk_ch=2", "PROGRESS=False", "DEVICE=cpu"]
         assert train.main(["experiments.mine", *small, "CURVES=False", *out]) == 0
@@ -47,7 +44,7 @@ def train_mine(tmp_path, monkeypatch):
 def test_curves_of_another_run(tmp_path, monkeypatch):
     result = train("pytorch", tmp_path, CURVES=False)
     monkeypatch.chdir(tmp_path)
-    exec(CURVES.replace("<run>", result["run"]).replace("best_epoch=8", "best_epoch=2"), {})
+    CURVES.replace("<run>", result["run"]).replace("best_epoch=8", "best_epoch=2").run()
     with Image.open("curves.png") as picture:
         assert picture.format == "PNG"
 
@@ -70,6 +67,23 @@ def test_the_tracker_of_ones_own(train_mine):
     named = {"lr", "seconds", "data_wait", "grad_norm", "train_loss", "val_accuracy"}
     assert named <= first.keys()
     assert "left out" not in (path.parent / "train.log").read_text()
+
+
+def test_the_terminal_shows_what_the_page_shows(tmp_path, monkeypatch, capsys):
+    import train
+
+    monkeypatch.setenv("COLUMNS", "100")
+    out = [f"LOG_DIR={tmp_path / 'logs'}", f"WEIGHT_DIR={tmp_path / 'weights'}"]
+    small = ["EPOCHS=2", "DATE=20260101-120000", "CURVES=False", "DEVICE=cpu"]
+    assert train.main(["experiments/digits.py", *small, *out]) == 0
+    said, shown = form(capsys.readouterr().out), form(SHOWN.use().replace("\n    ...\n", "\n"))
+    assert [line for line in shown if line not in said] == []
+
+
+def form(text):
+    """Return the lines of a text without its numbers and columns' widths."""
+    lines = re.sub(r"[-+.,:\d]*\d[-+.,e\d]*", "0", text).splitlines()
+    return [" ".join(line.removesuffix("*").split()) for line in lines]
 
 
 def test_what_the_page_names_is_there(tmp_path):

@@ -4,7 +4,6 @@ import functools
 import multiprocessing
 import re
 import signal
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import train
 from config.config import ROOT_PATH
 from config.load import load_routine
 from experiments.scenes import train_config
+from tests.test_docs.blocks import read_blocks
 from tests.test_training.common import bits, folders
 from training import pytorch_training, verify
 from training.callbacks import Callback
@@ -64,12 +64,8 @@ def write_routine(tmp_path):
     """Write the page's file with a change, and return its path."""
 
     def write(old="", new=""):
-        (block,) = re.findall(r"\n   :caption: adversarial\.py\n((?:\n|   .*\n)*)", PAGE)
-        text = textwrap.dedent(block).lstrip()
-        assert old in text
-        path = tmp_path / "adversarial.py"
-        path.write_text(text.replace(old, new), encoding="utf-8")
-        return str(path)
+        (block,) = read_blocks("own_routine.rst", "python")
+        return str(block.replace(old, new).write(tmp_path / "adversarial.py"))
 
     return write
 

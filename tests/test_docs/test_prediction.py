@@ -4,7 +4,6 @@ import glob
 import re
 import shlex
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,8 @@ import run_prediction
 from config.config import ROOT_PATH, global_config
 from config.keys import PREDICT_KEYS
 from models import UNET
+from tests.test_docs.blocks import Block
+from tests.test_docs.blocks import read_blocks as read_page
 from utils.data.files import write_array
 from utils.data.synthetic import make_scene
 from utils.torchutils import save_weights
@@ -26,11 +27,10 @@ SCENES = {"ch_in": 12, "ch_out": 2, "bulk_ch": 2, "n_recursions": 1}
 PICTURES = SCENES | {"ch_in": 3, "ch_out": 1}
 
 
-def read_blocks(kind: str) -> list[str]:
-    """Return the code blocks of a kind, without captions and with a run that there is."""
-    blocks = re.findall(rf"code-block:: {kind}\n((?:   .*\n|\n)+)", PAGE)
-    texts = [re.sub(r"^   :caption:.*\n", "", block) for block in blocks]
-    return [textwrap.dedent(text).strip().replace("<run>", RUN) for text in texts]
+def read_blocks(kind: str) -> list[Block]:
+    """Return the code blocks of a kind, with a run that there is."""
+    blocks = read_page("prediction.rst", kind)
+    return [block.replace("<run>", RUN) if "<run>" in block else block for block in blocks]
 
 
 @pytest.fixture
@@ -68,10 +68,6 @@ def run_command(line: str) -> None:
     assert python == "python" and main([*words, "DEVICE=cpu"]) == 0
 
 
-def test_blocks_are_those_that_are_run_here():
-    assert len(read_blocks("sh")) == 4 and len(read_blocks("python")) == 3
-
-
 def test_files(place):
     folder = place(PICTURES, "binary_segmentation")
     first, second = read_blocks("sh")[0].splitlines()
@@ -95,8 +91,8 @@ def test_a_dataset(place, monkeypatch):
     run_command(first)
     (own,) = (folder / "logs" / "predictions").iterdir()
     run_command(second.replace("experiments/", f"{ROOT_PATH}/experiments/"))
-    (kinds,) = (block for block in read_blocks("text") if "OUTPUT_DIR/" in block)
-    names = set(re.findall(r"OUTPUT_DIR/([\w.]+)", kinds)) | {"metrics.csv"}
+    (kinds,) = read_blocks("text")
+    names = set(re.findall(r"OUTPUT_DIR/([\w.]+)", kinds.use())) | {"metrics.csv"}
     for out in (own, folder / "seven"):
         assert {path.name for path in out.iterdir()} == names
     header = (own / "samples.csv").read_text().splitlines()[0].split(",")
@@ -110,9 +106,7 @@ def small_scene(scenes, index):
 
 def test_a_config_of_ones_own(place):
     folder = place(PICTURES, "binary_segmentation")
-    path = folder / "experiments" / "prediction" / "mine.py"
-    path.parent.mkdir(parents=True)
-    path.write_text(read_blocks("python")[0], encoding="utf-8")
+    path = read_blocks("python")[0].write(folder / "experiments" / "prediction" / "mine.py")
     run_command(read_blocks("sh")[2].replace("experiments/prediction/mine.py", str(path)))
     (out,) = (folder / "logs" / "predictions").iterdir()
     assert len(files_in(out / "outputs")) == 2 * 2 + 1
@@ -122,12 +116,11 @@ def test_a_config_of_ones_own(place):
 
 def test_a_notebook(place):
     place(PICTURES, "binary_segmentation")
-    names: dict = {}
-    exec(read_blocks("python")[1], names)
+    names = read_blocks("python")[1].run()
     assert names["mask"].shape == names["shares"].shape == (6, 8)
     assert all(np.array_equal(mask, names["mask"]) for mask in names["masks"])
     folder = place(SCENES, "multilabel_segmentation")
-    exec(read_blocks("python")[2], names)
+    read_blocks("python")[2].run(names)
     assert 0 <= names["result"]["metrics"]["f1"] <= 1
     assert Path(names["result"]["paths"]["samples"]).is_relative_to(folder / "logs")
 
