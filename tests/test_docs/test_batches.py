@@ -1,8 +1,6 @@
 """The page "Batches": its dataset, in the configs that it speaks of."""
 
 import collections
-import re
-import textwrap
 
 import numpy as np
 import pytest
@@ -10,13 +8,11 @@ import torch
 from PIL import Image
 
 from config.config import ROOT_PATH
+from tests.test_docs.blocks import read_blocks
 from utils.data.loading import make_loader
 
 PAGE = (ROOT_PATH / "docs" / "batches.rst").read_text(encoding="utf-8")
-BLOCKS = [
-    textwrap.dedent(block).lstrip()
-    for block in re.findall(r"code-block:: python\n((?:   .*\n|\n)+)", PAGE)
-]
+(BLOCK,) = read_blocks("batches.rst", "python")
 
 
 @pytest.fixture
@@ -28,9 +24,7 @@ def photos(tmp_path):
         for i in range(n):
             pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / name / f"{i}.jpg")
-    names = {}
-    exec(BLOCKS[0], names)
-    return names["Photos"](tmp_path, {"scale": 1 / 255})
+    return BLOCK.run()["Photos"](tmp_path, {"scale": 1 / 255})
 
 
 def classes_of(dataset, **options):

@@ -44,12 +44,13 @@ SMALL = {
         "ONE_CYCLE=False",
     ],
     "PairedFolder": ["MODEL_CONFIG.bulk_ch=2", "MODEL_CONFIG.n_recursions=1"],
-    "digits": ["DATA_LOADER_CONFIG.batch_size=256", "ONE_CYCLE=False"],
+    "digits": ["ONE_CYCLE=False"],
     "": [],
 }
 # lines (as "page: line", by their beginning) that are read and do not run here: why
 READ = {
     "docs/prediction.rst: python": "test_prediction.py runs them, with weights that suit each",
+    r".*: python hyperparameter\.py": "a process for each trial: test_training/test_search.py",
     r".*--verify-resume": "three processes: test_own_routine.py, test_training/test_verify.py",
     r".*: python -m (tests\.campaign|benchmarks|pytest)": "minutes: test_project/test_campaign.py,"
     " test_benchmarks and the tests themselves run them in small",
@@ -97,6 +98,11 @@ def give_routines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("config.load.list_routines", lambda: names)
 
 
+def give_classes(folder: Path, _: pytest.MonkeyPatch) -> None:
+    """Give a config with a class for each sample."""
+    shutil.copy(ROOT_PATH / "experiments" / "digits.py", folder / "experiments" / "mine.py")
+
+
 def give_tracker(folder: Path, _: pytest.MonkeyPatch) -> None:
     """Give the config with TensorBoard."""
     block = read_blocks("logging.rst", "python")[1]
@@ -105,6 +111,7 @@ def give_tracker(folder: Path, _: pytest.MonkeyPatch) -> None:
 
 GIVEN: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "README.md": give_membrane,
+    "docs/batches.rst": give_classes,
     "docs/config.rst": give_momentum,
     "docs/logging.rst": give_tracker,
     "docs/own_model.rst": give_model,
