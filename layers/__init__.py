@@ -1,5 +1,19 @@
 """Building blocks of the models."""
 
-from layers.conv import Activation, ConvLayer, DeconvLayer, TransConvLayer
+from layers.conv import (
+    Activation,
+    ConvLayer,
+    DeconvLayer,
+    TransConvLayer,
+    spread_channels,
+    with_ch_in,
+)
 
-__all__ = ["Activation", "ConvLayer", "DeconvLayer", "TransConvLayer"]
+__all__ = [
+    "Activation",
+    "ConvLayer",
+    "DeconvLayer",
+    "TransConvLayer",
+    "spread_channels",
+    "with_ch_in",
+]

@@ -7,6 +7,7 @@ Convolutions have no bias, because the BatchNorm after them subtracts the mean a
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -124,6 +125,59 @@ def same_conv(ch_in: int, ch_out: int, kernel_size: int = 3, stride: int = 1) ->
     if kernel_size % 2 == 0:
         raise ValueError(f"kernel_size: expected an odd number, got {kernel_size}. Use 1, 3 or 5.")
     return nn.Conv2d(ch_in, ch_out, kernel_size, stride, padding=kernel_size // 2, bias=False)
+
+
+def with_ch_in(conv: nn.Conv2d, ch_in: int) -> nn.Conv2d:
+    """Return a convolution as `conv` for other input channels, its weights spread over them.
+
+    Raises:
+        ValueError: `ch_in` is no multiple of the groups.
+    """
+    if ch_in < 1 or ch_in % conv.groups:
+        raise ValueError(
+            f"ch_in: expected a multiple of the convolution's {conv.groups} groups, got {ch_in}."
+            " Choose another number of channels."
+        )
+    other = nn.Conv2d(
+        ch_in,
+        conv.out_channels,
+        conv.kernel_size,
+        conv.stride,
+        conv.padding,
+        conv.dilation,
+        conv.groups,
+        conv.bias is not None,
+        conv.padding_mode,
+    ).to(conv.weight)
+    with torch.no_grad():
+        other.weight.copy_(spread_channels(conv.weight, ch_in // conv.groups))
+        if conv.bias is not None:
+            other.bias.copy_(conv.bias)
+    return other
+
+
+def spread_channels(weight: Tensor, ch_in: int) -> Tensor:
+    """Spread the weights of a convolution over another number of input channels.
+
+    For one channel they are summed, so that a grey picture gives what three copies of it gave. For
+    others they are repeated in their order and scaled by the ratio of the counts, so that the
+    response keeps its size; of copies of one grey channel it is the same for a multiple of C.
+
+    Source: the convention of timm, https://github.com/huggingface/pytorch-image-models,
+    `adapt_input_conv`.
+
+    Args:
+        weight: (K, C, h, w) float.
+        ch_in: C of the result.
+
+    Returns:
+        (K, ch_in, h, w) float.
+    """
+    former = weight.shape[1]
+    if ch_in == 1:
+        return weight.sum(dim=1, keepdim=True)
+    channels = torch.arange(ch_in, device=weight.device) % former
+    return weight[:, channels] * (former / ch_in)
 
 
 def make_activation(activ: Activation) -> nn.Module:

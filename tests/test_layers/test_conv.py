@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from layers import ConvLayer, DeconvLayer, TransConvLayer
+from layers import ConvLayer, DeconvLayer, TransConvLayer, spread_channels, with_ch_in
 from layers.conv import check_arguments
 
 torch.set_num_threads(1)
@@ -87,3 +87,57 @@ def test_check_arguments_names_every_problem():
         "dropout: expected a number from 0 to below 1, got 1",
     ):
         check_arguments("Net", dropout=1, ch_in=0, bulk_ch=3, ch_out=1.5)
+
+
+# ---- other input channels
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 3},
+        {"kernel_size": (7, 5), "stride": 2, "padding": (3, 2), "bias": False},
+        {"kernel_size": 3, "dilation": 2, "padding": 2, "padding_mode": "circular"},
+        {"kernel_size": 3, "groups": 2, "stride": (2, 1)},
+        {"kernel_size": 1, "groups": 4, "dtype": torch.float64},
+    ],
+)
+def test_for_other_channels_a_convolution_is_else_as_it_was(options):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 8, **options)
+    grey = torch.randn(2, 1, 9, 10, dtype=conv.weight.dtype)
+    want = conv(grey.expand(-1, 4, -1, -1))
+    for ch_in in (4, 8, 12, 1):  # multiples, and the sum
+        if ch_in % conv.groups:
+            with pytest.raises(
+                ValueError, match=f"multiple of .* {conv.groups} groups, got {ch_in}"
+            ):
+                with_ch_in(conv, ch_in)
+            continue
+        other = with_ch_in(conv, ch_in)
+        assert other.in_channels == ch_in
+        found = other(grey.expand(-1, ch_in, -1, -1))
+        assert torch.allclose(found, want, atol=1e-5), ch_in
+        assert [str(part) for part in (conv, other)][1] == str(conv).replace("(4,", f"({ch_in},", 1)
+    assert torch.equal(with_ch_in(conv, 4).weight, conv.weight)
+
+
+def test_weights_are_spread_by_the_rule_of_timm():
+    weight = torch.tensor([[1.0, 2.0, 4.0]])[:, :, None, None]
+    want = {1: [7], 2: [1.5, 3], 3: [1, 2, 4], 4: [0.75, 1.5, 3, 0.75], 6: [0.5, 1, 2] * 2}
+    for ch_in, values in want.items():
+        assert spread_channels(weight, ch_in).flatten().tolist() == values
+
+
+@pytest.mark.slow  # timm is imported
+def test_weights_are_spread_as_timm_does():
+    manipulate = pytest.importorskip("timm.models._manipulate")
+    weight = torch.randn(8, 3, 7, 7)
+    for ch_in in (1, 2, 3, 4, 12, 13):
+        want = manipulate.adapt_input_conv(ch_in, weight)
+        assert torch.allclose(spread_channels(weight, ch_in), want), ch_in
+
+
+def test_no_channel_is_refused():
+    with pytest.raises(ValueError, match="expected a multiple of .* 1 groups, got 0"):
+        with_ch_in(nn.Conv2d(3, 4, 1), 0)
