@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -41,6 +41,17 @@ class LogFile(logging.FileHandler):
         except OSError as error:  # what was still in its buffer
             if not self.has_failed:
                 logger.warning("%s: %s. Lines are missing there.", self.baseFilename, error)
+
+
+class LineList(logging.Handler):
+    """Keeps log lines in a list."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(logging.INFO)
+        self.lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
 
 
 class LineFormatter(logging.Formatter):
@@ -93,8 +104,19 @@ def logging_to(console: Console | None, path: Path | None = None) -> Iterator[No
         handlers.append(ConsoleHandler(console))
     if path is not None:
         handlers.append(LogFile(path, encoding="utf-8", errors="backslashreplace"))
-    if not handlers:  # without any, Python prints warnings itself
-        handlers.append(logging.NullHandler())
+    with _sent_to(handlers or [logging.NullHandler()]):  # without any, Python prints warnings
+        yield
+
+
+@contextmanager
+def logging_into(lines: list[str]) -> Iterator[None]:
+    """Keep the kit's log lines while the block runs, for a log that is not open yet."""
+    with _sent_to([LineList(lines)]):
+        yield
+
+
+@contextmanager
+def _sent_to(handlers: Sequence[logging.Handler]) -> Iterator[None]:
     former = logger.level, logger.propagate
     logger.setLevel(logging.DEBUG)
     logger.propagate = False

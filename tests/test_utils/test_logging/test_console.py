@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from utils.logging.console import logging_to, make_console
+from utils.logging.console import logging_into, logging_to, make_console
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,6 +27,16 @@ def test_lines_go_to_the_console_and_the_file(tmp_path):
     shown = "3 epochs\nwarning: odd\nerror: broken\n"
     assert out.getvalue() == shown
     assert (tmp_path / "train.log").read_text() == shown + "for the file alone\n"
+
+
+def test_lines_are_kept_for_later(capfd):
+    lines = []
+    with logging_into(lines):
+        logger.info("%d epochs", 3)
+        logger.warning("odd")
+        logger.debug("for a file alone")
+    assert lines == ["3 epochs", "warning: odd"]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_without_a_console_the_file_alone(tmp_path, capfd):
@@ -91,7 +101,7 @@ def test_console_writes_to_the_standard_output_of_the_moment(capsys, monkeypatch
 TRAIN = """
 import logging, os, sys
 from pathlib import Path
-from utils.logging.console import logging_to, make_console
+from utils.logging.console import logging_into, logging_to, make_console
 
 logger = logging.getLogger("plumbline")
 with logging_to(make_console(), Path(sys.argv[1])):
