@@ -340,11 +340,22 @@ def encode_model(config: Mapping[str, Any]) -> str:
     return json.dumps(None if lost else plain)
 
 
+def _without(arguments: Any, left_out: Container[str]) -> Any:
+    if not isinstance(arguments, dict):
+        return arguments
+    return {name: value for name, value in arguments.items() if name not in left_out}
+
+
 _CONTAINERS = {f"builtins.{kind.__name__}": kind for kind in (dict, frozenset, set, tuple)}
 
 
-def decode_model(text: str, table: Mapping[str, Any]) -> Any:
+def decode_model(text: str, table: Mapping[str, Any], left_out: Container[str] = ()) -> Any:
     """Read the JSON text of a weights file; names are looked up in `table` and nowhere else.
+
+    Args:
+        text: A JSON object, the keyword arguments of a model.
+        table: Classes by name.
+        left_out: Arguments that are not handed on.
 
     Raises:
         ValueError: The text is no JSON, or names something that is not in the table.
@@ -360,6 +371,7 @@ def decode_model(text: str, table: Mapping[str, Any]) -> Any:
         return known[name]
 
     try:
-        return decode(json.loads(text), find)
+        plain = _without(json.loads(text), left_out)
+        return _without(decode(plain, find), left_out)  # builtins.dict makes arguments, too
     except RecursionError as error:
         raise ValueError("expected the arguments of a model, got a text nested too deep") from error

@@ -1,4 +1,4 @@
-"""Small convolutional classifier for images of 8 to 32 pixels."""
+"""Small convolutional classifiers for images of 8 to 32 pixels."""
 
 from torch import Tensor, nn
 
@@ -68,3 +68,33 @@ class ConvNet(nn.Module):
         """
         features = self.blocks(x).mean(dim=(2, 3))  # (N, bulk_ch * 2 ** (n_blocks - 1))
         return self.head(self.dropout(features))
+
+
+class MNISTNet(ConvNet):
+    """A `ConvNet` for MNIST: grey pictures of 28 x 28 pixels, 10 classes, 73 thousand weights.
+
+    Args:
+        n_classes: K.
+        dropout: as in `ConvNet`.
+        activ: as in `ConvNet`.
+    """
+
+    def __init__(
+        self, n_classes: int = 10, dropout: float = 0.0, activ: Activation = nn.ELU
+    ) -> None:
+        super().__init__(1, n_classes, bulk_ch=16, n_blocks=3, dropout=dropout, activ=activ)
+
+
+class CIFAR10Net(ConvNet):
+    """A `ConvNet` for CIFAR-10: colour pictures of 32 x 32 pixels, 10 classes, 1.2 million weights.
+
+    Args:
+        n_classes: K.
+        dropout: as in `ConvNet`.
+        activ: as in `ConvNet`.
+    """
+
+    def __init__(
+        self, n_classes: int = 10, dropout: float = 0.2, activ: Activation = nn.ELU
+    ) -> None:
+        super().__init__(3, n_classes, bulk_ch=32, n_blocks=4, dropout=dropout, activ=activ)

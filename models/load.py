@@ -1,7 +1,7 @@
 """Rebuild the network of a weights file without trusting the file."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from config.errors import shorten
 from models import MODELS
 from utils.torchutils import load_weights
 
+# What a weights file may not ask of a model: to read a file or to fetch one.
+_LEFT_OUT = ("weights",)
 # Exact names only. To walk attributes ("torch.nn." + anything) would reach os.system.
 _TORCH_NN = {
     f"torch.nn.{name}": value
@@ -31,7 +33,8 @@ def load_model(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Rebuild the network of a weights file, in eval mode; the file imports and runs nothing.
 
-    The names in the file are looked up in `models.MODELS` and among the modules of torch.nn.
+    The names in the file are looked up in `models.MODELS` and among the modules of torch.nn. An
+    argument `weights` of a model of the kit is left out: the tensors of the file take their place.
 
     Args:
         path: a file of the kit, or a state dict: bare, under "model" or under "model_state_dict".
@@ -52,13 +55,13 @@ def load_model(
     where = f'weights "{path}"'
     weights = load_weights(path)
     meta = weights["meta"]
-    table = MODELS | _TORCH_NN
+    table, left_out = MODELS | _TORCH_NN, ()
     if model is None:
         name = meta.get("MODEL")
         if not isinstance(name, str) or name not in table:
             raise ValueError(_unknown_model(where, name))
-        model = table[name]
-    network = _build(where, model, meta.get("MODEL_CONFIG"), table)
+        model, left_out = table[name], _LEFT_OUT
+    network = _build(where, model, meta.get("MODEL_CONFIG"), left_out)
     load_state(network, weights["model"], where)
     return network.to(device).eval(), meta
 
@@ -141,10 +144,12 @@ def _unknown_model(where: str, name: Any) -> str:
 
 
 def _build(
-    where: str, model: Callable[..., nn.Module], text: Any, table: Mapping[str, type]
+    where: str, model: Callable[..., nn.Module], text: Any, left_out: Sequence[str]
 ) -> nn.Module:
+    # an argument may be a class: a function of the kit would be called with what the file says
+    table = {name: one for name, one in (MODELS | _TORCH_NN).items() if isinstance(one, type)}
     try:
-        config = None if text is None else decode_model(text, table)
+        config = None if text is None else decode_model(text, table, left_out)
         network = model(**(config or {}))  # null: not captured as text
     except (TypeError, ValueError, RuntimeError) as error:
         name = getattr(model, "__name__", repr(model))

@@ -15,6 +15,7 @@ from torch import nn
 
 from config.check import FILLED_IN
 from config.errors import ConfigError, did_you_mean
+from models import MODELS
 from models.load import start_from
 from training.callbacks import Callback, Notify
 from utils.data.datasets import PairedFolder
@@ -23,6 +24,7 @@ from utils.data.preprocess import check_preprocess
 from utils.data.splits import some
 from utils.data.tasks import check_target
 from utils.distributed import main_first, rank, world_size
+from utils.logging.console import logging_into
 from utils.metrics import Metrics, as_metrics
 from utils.path import find_weights
 from utils.seed import DATA, VALIDATION, WEIGHTS, mix, seed_all
@@ -87,7 +89,8 @@ def build(
             problems += _check_classes(where, config["TASK"], class_names(dataset), classes)
         loaders[part] = attempt(where, _loader, part, dataset, config, device) if found else None
     seed_all(mix(config["SEED"], WEIGHTS))  # the weights follow from it, whatever was drawn before
-    model = attempt("MODEL_CONFIG", make_model, config, device)
+    with main_first(), logging_into(notes):  # one process downloads
+        model = attempt("MODEL_CONFIG", make_model, config, device, bool(folders.get("RESUME")))
     # a resumed run has them in its checkpoint, and the file may be gone
     if model is not None and config["WEIGHTS"] is not None and not folders.get("RESUME"):
         path = attempt("WEIGHTS", find_weights, config["WEIGHTS"], folders["WEIGHT_DIR"])
@@ -320,10 +323,15 @@ def head(part: Any, n: int) -> Any:
 # ------------------------------------------------------------------------------------ model
 
 
-def make_model(config: Mapping[str, Any], device: torch.device) -> nn.Module:
-    """Return the network on its device."""
+def make_model(
+    config: Mapping[str, Any], device: torch.device, is_resumed: bool = False
+) -> nn.Module:
+    """Return the network on its device; a resumed one without weights to start from."""
     _require_filled_in("MODEL", config)
-    model = config["MODEL"](**config["MODEL_CONFIG"])
+    arguments = dict(config["MODEL_CONFIG"])
+    if is_resumed and config["MODEL"] in MODELS.values():
+        arguments.pop("weights", None)  # the file may be gone, as that of WEIGHTS
+    model = config["MODEL"](**arguments)
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"expected MODEL to make a torch.nn.Module, got {type(model).__name__}. Name its class."

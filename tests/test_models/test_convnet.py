@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import ConvNet
+from models import CIFAR10Net, ConvNet, MNISTNet
 
 torch.set_num_threads(1)
 
@@ -23,6 +23,16 @@ def test_default_size():
     assert sum(p.numel() for p in model.parameters()) < 150_000
     assert small(n_blocks=1).head.in_features == 4
     assert small(n_blocks=4).head.in_features == 32
+
+
+def test_named_networks_fit_their_data():
+    small_one, large_one = MNISTNet(), CIFAR10Net(activ=nn.GELU)
+    assert small_one(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    assert large_one(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    sizes = [sum(p.numel() for p in net.parameters()) for net in (small_one, large_one)]
+    assert sizes == [72_666, 1_175_786]
+    with pytest.raises(ValueError, match="n_classes: .* got 0"):
+        CIFAR10Net(0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,12 @@ from tests.test_models.test_suite import Case, test_configs
 torch.set_num_threads(1)
 
 
-@pytest.fixture(params=test_configs)
+SLOW = ("embedder", "segmenter")  # MobileNetV3 has many layers
+
+
+@pytest.fixture(
+    params=[pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in test_configs]
+)
 def case(request):
     return Case(test_configs[request.param])
 

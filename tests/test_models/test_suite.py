@@ -5,7 +5,8 @@
 
 For your own: copy this file to tests/test_models/test_<name>.py and put your model into
 `test_configs` alone. A number in INPUT_DIM or OUTPUT_DIM may be the name of an argument in
-MODEL_CONFIG: with TEST_WEIGHTS the file has its own.
+MODEL_CONFIG: with TEST_WEIGHTS the file has its own. MIN_SIZE is the least height and width [px] of
+a model that needs so many.
 """
 
 import copy
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 from config.names import name_of
-from models import UNET, ConvNet
+from models import UNET, CIFAR10Net, ConvNet, MNISTNet, zoo
 from models.load import load_model
 from utils.torchutils import load_weights, save_weights
 
@@ -59,6 +60,63 @@ test_configs = {
         "LOSS": nn.CrossEntropyLoss(),
         "MODEL": ConvNet,
         "MODEL_CONFIG": {"ch_in": 1, "n_classes": 3, "bulk_ch": 4, "dropout": 0.2},
+        "OPTIMIZER": torch.optim.SGD,
+        "OPTIMIZER_CONFIG": {"lr": 1e-2},
+        "DEVICE": "cpu",
+    },
+    "MNISTNet": {
+        "DEFAULT_WEIGHTS": None,
+        "INPUT_DIM": (2, 1, 28, 28),
+        "OUTPUT_DIM": (2, "n_classes"),
+        "LOSS": nn.CrossEntropyLoss(),
+        "MODEL": MNISTNet,
+        "MODEL_CONFIG": {"n_classes": 5, "dropout": 0.2},
+        "OPTIMIZER": torch.optim.SGD,
+        "OPTIMIZER_CONFIG": {"lr": 1e-2},
+        "DEVICE": "cpu",
+    },
+    "CIFAR10Net": {
+        "DEFAULT_WEIGHTS": None,
+        "INPUT_DIM": (2, 3, 32, 32),
+        "OUTPUT_DIM": (2, "n_classes"),
+        "LOSS": nn.CrossEntropyLoss(),
+        "MODEL": CIFAR10Net,
+        "MODEL_CONFIG": {"n_classes": 5},
+        "OPTIMIZER": torch.optim.SGD,
+        "OPTIMIZER_CONFIG": {"lr": 1e-2},
+        "DEVICE": "cpu",
+    },
+    "classifier": {
+        "DEFAULT_WEIGHTS": None,
+        "INPUT_DIM": (2, "ch_in", 17, 24),
+        "OUTPUT_DIM": (2, "num_classes"),
+        "LOSS": nn.CrossEntropyLoss(),
+        "MODEL": zoo.classifier,
+        "MODEL_CONFIG": {"name": "resnet18", "num_classes": 3, "ch_in": 1, "small_images": True},
+        "OPTIMIZER": torch.optim.SGD,
+        "OPTIMIZER_CONFIG": {"lr": 1e-3},
+        "DEVICE": "cpu",
+    },
+    "embedder": {
+        "DEFAULT_WEIGHTS": None,
+        "INPUT_DIM": (2, "ch_in", 40, 35),
+        "OUTPUT_DIM": (2, "embedding_size"),
+        "MIN_SIZE": 33,
+        "LOSS": nn.MSELoss(),
+        "MODEL": zoo.embedder,
+        "MODEL_CONFIG": {"name": "mobilenet_v3_small", "embedding_size": 16, "ch_in": 4},
+        "OPTIMIZER": torch.optim.SGD,
+        "OPTIMIZER_CONFIG": {"lr": 1e-2},
+        "DEVICE": "cpu",
+    },
+    "segmenter": {
+        "DEFAULT_WEIGHTS": None,
+        "INPUT_DIM": (2, "ch_in", 40, 35),
+        "OUTPUT_DIM": (2, "num_classes", 40, 35),
+        "MIN_SIZE": 33,
+        "LOSS": nn.BCEWithLogitsLoss(),
+        "MODEL": zoo.segmenter,
+        "MODEL_CONFIG": {"name": "lraspp_mobilenet_v3_large", "num_classes": 2, "ch_in": 12},
         "OPTIMIZER": torch.optim.SGD,
         "OPTIMIZER_CONFIG": {"lr": 1e-2},
         "DEVICE": "cpu",
@@ -107,7 +165,8 @@ class Case:
         """Return the shape of inputs or outputs: for n samples, of another size."""
         dims = [self.arguments.get(dim, dim) for dim in self.config[key]]
         dims[0] = n or dims[0]
-        return (*dims[:2], *(size or dims[2:])) if len(dims) == 4 else tuple(dims)
+        size = [max(pixels, self.config.get("MIN_SIZE", 1)) for pixels in size or dims[2:]]
+        return (*dims[:2], *size) if len(dims) == 4 else tuple(dims)
 
     def inputs(self, n=None, size=None):
         """Return (N, C, H, W) random numbers."""

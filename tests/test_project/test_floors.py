@@ -203,6 +203,17 @@ def run_python(code: str, *arguments: str) -> str:
     return done.stdout
 
 
+def test_torchvision_is_imported_only_in_functions():
+    """It doubles the time that `import models` takes."""
+    for name, path in list_modules(ROOT).items():
+        if get_floor(name) < FLOORS["experiments"]:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            lines = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+            names = [alias.name for line in lines for alias in line.names]
+            names += [line.module or "" for line in lines if isinstance(line, ast.ImportFrom)]
+            assert not [one for one in names if one.split(".")[0] == "torchvision"], path
+
+
 def test_importing_config_loads_nothing_slow():
     names = [name for name in list_modules(ROOT) if name.split(".")[0] == "config"]
     assert names
