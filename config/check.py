@@ -55,7 +55,7 @@ def check_config(
     problems += _check_calls(complete, bad, data_given, table)
     problems += [] if data_given else _check_features(complete, bad, table)
     if name == "train_config":
-        problems += _check_together(complete, bad)
+        problems += _check_groups(complete, bad) + _check_together(complete, bad)
     entries = {
         "CHECKPOINT": CHECKPOINT_KEYS,
         "DATA_LOADER_CONFIG": LOADER_KEYS,
@@ -254,6 +254,20 @@ def _broken_rule(value: Any, hint: Any, default: Any) -> str | None:
         if isinstance(value, _PLAIN[option]) and not is_flag_as_number:
             return None
     return " or ".join("None" if option is type(None) else option.__name__ for option in options)
+
+
+def _check_groups(config: Mapping[str, Any], bad: Set[str]) -> list[str]:
+    """Return the arguments in PARAM_GROUPS that the optimizer does not take."""
+    if bad & {"OPTIMIZER", "OPTIMIZER_CONFIG", "PARAM_GROUPS"}:
+        return []
+    optimizer, given = _find_called("OPTIMIZER", config), {"lr", *config["OPTIMIZER_CONFIG"]}
+    return [
+        problem
+        for part, arguments in config["PARAM_GROUPS"].items()
+        for problem in check_call(
+            optimizer, arguments, f'train_config["PARAM_GROUPS"]["{part}"]', 1, given
+        )
+    ]
 
 
 def _check_together(config: Mapping[str, Any], bad: Set[str]) -> list[str]:

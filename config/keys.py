@@ -87,6 +87,11 @@ ARGUMENTS = Kind(
     lambda value: isinstance(value, Mapping) and all(isinstance(name, str) for name in value),
     read_literal,
 )
+GROUPS = Kind(
+    "a dict from parts of the model to dicts of arguments",
+    lambda value: ARGUMENTS.accepts(value) and all(map(ARGUMENTS.accepts, value.values())),
+    read_literal,
+)
 MAPPING = Kind("a dict", lambda value: isinstance(value, Mapping), read_literal)
 FEATURES = Kind(
     "a list of feature classes, partials of them or import paths",
@@ -185,6 +190,7 @@ _TABLE = [
     Key("LOSS_CONFIG", ARGUMENTS, {}, "its arguments"),
     Key("OPTIMIZER", MAYBE_CALLABLE, None, "None is torch.optim.AdamW"),
     Key("OPTIMIZER_CONFIG", ARGUMENTS, {}, "its arguments"),
+    Key("PARAM_GROUPS", GROUPS, {}, "arguments of single parts: {'head': {'lr': 1e-2}}"),
     Key("LR", _or_none(POSITIVE), None, "learning rate where OPTIMIZER_CONFIG has none"),
     Key("SCHEDULER", MAYBE_CALLABLE, None, "class from torch.optim.lr_scheduler"),
     Key("SCHEDULER_CONFIG", ARGUMENTS, {}, "its arguments; T_max and total_steps are filled in"),

@@ -18,6 +18,7 @@ from config.errors import ConfigError, did_you_mean
 from models import MODELS
 from models.load import start_from
 from training.callbacks import Callback, Notify
+from training.parameters import Group, describe, group_parameters, make_grouped, trainable
 from utils.data.datasets import PairedFolder
 from utils.data.loading import Loader, make_loader
 from utils.data.preprocess import check_preprocess
@@ -109,7 +110,11 @@ def build(
     for part, loader in loaders.items():
         if loader is not None:
             problems += check_batch(part, loader, model, loss, config)
-    optimizer = attempt("OPTIMIZER_CONFIG", make_optimizer, config, model, loss)
+    groups = attempt("PARAM_GROUPS", make_groups, config, model, loss)
+    optimizer = None
+    if groups is not None:
+        notes += describe(groups) if config["PARAM_GROUPS"] else []
+        optimizer = attempt("OPTIMIZER_CONFIG", make_optimizer, config, groups)
     if optimizer is None or loaders["train"] is None:
         raise ConfigError(problems)
     n_updates = math.ceil(len(loaders["train"]) / config["ACCUMULATE"])
@@ -364,17 +369,22 @@ def make_loss(config: Mapping[str, Any], device: torch.device) -> Callable[..., 
     return loss.to(device) if isinstance(loss, nn.Module) else loss
 
 
-def make_optimizer(
+def make_groups(
     config: Mapping[str, Any], model: nn.Module, loss: Callable[..., Any]
-) -> torch.optim.Optimizer:
-    """Return the optimizer of the model's and the loss's trainable parameters."""
-    params = [p for p in model.parameters() if p.requires_grad]
-    if isinstance(loss, nn.Module):
-        params += [p for p in loss.parameters() if p.requires_grad]
+) -> list[Group]:
+    """Return the model's and the loss's trainable parameters in the groups of PARAM_GROUPS."""
+    named = trainable(model) | trainable(loss, "loss.")
+    return group_parameters(named, config["PARAM_GROUPS"])
+
+
+def make_optimizer(config: Mapping[str, Any], groups: Sequence[Group]) -> torch.optim.Optimizer:
+    """Return the optimizer of these parameters."""
     arguments = dict(config["OPTIMIZER_CONFIG"])
     if config["LR"] is not None:
         arguments["lr"] = config["LR"]
-    return config["OPTIMIZER"](params, **arguments)
+    if config["PARAM_GROUPS"]:
+        return make_grouped(config["OPTIMIZER"], arguments, groups)
+    return config["OPTIMIZER"]([p for group in groups for p in group.params], **arguments)
 
 
 def make_scheduler(

@@ -123,19 +123,20 @@ def unbroken(tmp_path_factory):
     return train_once
 
 
-def go_on(name, first, second, at, path):
-    run = stop(first, path, at, CONFIGS[name])
-    callbacks = [*CONFIGS[name].get("CALLBACKS", []), functools.partial(Stop, *at)]
+def go_on(config, first, second, at, path):
+    """Stop a run of a config under one routine and go on under another; return the result."""
+    run = stop(first, path, at, config)
+    callbacks = [*config.get("CALLBACKS", []), functools.partial(Stop, *at)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(signal, "raise_signal", lambda number: None)  # not again
-        return resume(second, path, run, **CONFIGS[name] | {"CALLBACKS": callbacks})
+        return resume(second, path, run, **config | {"CALLBACKS": callbacks})
 
 
 @pytest.mark.parametrize("at", STOPS.values(), ids=STOPS)
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("routine", ROUTINES)
 def test_the_same_routine_goes_on(routine, name, at, unbroken, tmp_path):
-    result = go_on(name, routine, routine, at, tmp_path)
+    result = go_on(CONFIGS[name], routine, routine, at, tmp_path)
     assert bits(result) == unbroken(name)
     (row,) = rows(tmp_path / "logs" / "experiments.csv")
     assert row["STATUS"] == "done"
@@ -145,7 +146,7 @@ def test_the_same_routine_goes_on(routine, name, at, unbroken, tmp_path):
 @pytest.mark.parametrize(("first", "second"), list(itertools.permutations(ROUTINES, 2)))
 def test_another_routine_goes_on(first, second, at, unbroken, tmp_path):
     name = "adamw-one_cycle-ema-accumulate-bf16"
-    assert bits(go_on(name, first, second, at, tmp_path)) == unbroken(name)
+    assert bits(go_on(CONFIGS[name], first, second, at, tmp_path)) == unbroken(name)
 
 
 def test_with_workers_and_back(unbroken, tmp_path):
