@@ -107,6 +107,8 @@ def build(
         problems += _check_monitor(config["MONITOR"], loaders["val"], list(named))
     if model is None or loss is None:
         raise ConfigError(problems)
+    for callback in callbacks or ():
+        problems += [f"CALLBACKS: {problem}" for problem in callback.check(model, config)]
     for part, loader in loaders.items():
         if loader is not None:
             problems += check_batch(part, loader, model, loss, config)

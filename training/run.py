@@ -256,6 +256,7 @@ class Run:
             self._adapt_position(self._checkpoint)
         if self._to_skip is not None:
             self.position.skipped = list(self._to_skip)
+        self._on_batch_start = self._hooks("on_batch_start")
         self._on_batch_end = self._hooks("on_batch_end")
         self._warn()
         for line in self._notes:
@@ -359,6 +360,8 @@ class Run:
 
     def begin_batch(self) -> None:
         """Seed this step: dropout and whatever else draws follow from its position."""
+        for hook in self._on_batch_start:  # before the seed: a callback may draw
+            hook(self)
         seed_torch(self._epoch_seed + self.position.batch, self._is_cuda)
         done = self.position.batch + 1
         self._is_border = done % self._accumulate == 0 or done == self._n_batches

@@ -18,10 +18,10 @@ from torch import nn
 
 from tests.test_training.common import CLASSES, ROUTINES, Pictures, bits, train
 from tests.test_training.test_dict_batches import DICTS
-from tests.test_training.test_resume import FULL, PLATEAU, Stop, resume
-from training.callbacks import Callback, EarlyStopping
+from tests.test_training.test_resume import FULL, PLATEAU, Stop, go_on, resume
+from training.callbacks import Callback, EarlyStopping, Unfreeze
 from training.state import RunInterrupted
-from utils.distributed import rank
+from utils.distributed import gather, rank
 from utils.metrics import accuracy, f1
 
 CONFIGS = {
@@ -79,6 +79,26 @@ class SignalIn(Stop):
             super().on_epoch_end(run, metrics)
 
 
+class Alike(Callback):
+    """Checks that every process has the same weights, which process 0 alone writes."""
+
+    def on_epoch_end(self, run: Any, metrics: Mapping[str, float]) -> None:
+        own = torch.cat([param.detach().flatten() for param in run.module.parameters()])
+        assert all(own.tolist() == other for other in gather(own.tolist()))
+
+
+STAGED = {
+    "CALLBACKS": [
+        functools.partial(Unfreeze, stages={0: ["head"], 1: ["body.1"], 2: ["*"]}),
+        Alike,
+    ],
+    "DDP_CONFIG": {"find_unused_parameters": True},
+    "PARAM_GROUPS": {"body": {"lr": 0.01}},
+    "ACCUMULATE": 2,
+    "EPOCHS": 3,
+}
+
+
 def main(folder: Path) -> None:
     """Train every case under every routine, and write what came out."""
     found: dict[str, Any] = {}
@@ -101,6 +121,10 @@ def main(folder: Path) -> None:
                 found[f"{name}, {routine}, {stop}"] = _describe(rest)
     for routine in ROUTINES:
         found[f"dicts, {routine}"] = _describe(train(routine, folder / "dicts" / routine, **DICTS))
+        staged = train(routine, folder / "staged" / routine, **STAGED)
+        found[f"staged, {routine}"] = _describe(staged)
+    rest = go_on(STAGED, "pytorch", "ignite", (1, 4), folder / "staged" / "broken")
+    found["staged, resumed"] = _describe(rest)
     trained_loss = train("pytorch", folder / "loss", LOSS=Weighted)
     found["loss"] = _describe(trained_loss)
     sets = {"TEST_DATASET": functools.partial(Pictures, n=19, seed=2, augment=False)}

@@ -64,6 +64,13 @@ def test_a_stopped_run_goes_on_to_the_same_bits(config, routine, stop, found):
     assert found[f"{config}, {routine}, {stop}"] | {"run": None} == expected
 
 
+def test_staged_unfreezing_is_equal_everywhere_and_resumes(found):
+    expected = found["staged, pytorch"] | {"run": None}
+    assert len(csv_of(expected)) == 3
+    for name in [*ROUTINES, "resumed"]:
+        assert found[f"staged, {name}"] | {"run": None} == expected, name
+
+
 CONFIG = """
 from functools import partial
 from tests.test_training.common import make_config

@@ -117,7 +117,7 @@ def test_the_log_names_the_groups_and_the_table_their_rates(tmp_path):
     assert row["lr"] == "0.05"
 
 
-def test_the_bits_are_those_of_an_optimizer_made_by_hand(tmp_path, monkeypatch):
+def test_the_bits_are_those_of_an_optimizer_made_by_hand(tmp_path):
     wanted = {"head": {"lr": 0.2}, "norm_and_bias": {"weight_decay": 0.0}}
     config = {"OPTIMIZER": torch.optim.AdamW, "OPTIMIZER_CONFIG": {"lr": 0.01}}
     by_kit = train("pytorch", tmp_path / "kit", **config, PARAM_GROUPS=wanted)

@@ -8,6 +8,7 @@ from training.callbacks.notify import Notify
 from training.callbacks.progress import Progress
 from training.callbacks.summary import Summary
 from training.callbacks.trackers import Trackers
+from training.callbacks.unfreeze import Unfreeze
 
 __all__ = [
     "Callback",
@@ -18,4 +19,5 @@ __all__ = [
     "Progress",
     "Summary",
     "Trackers",
+    "Unfreeze",
 ]

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from training.run import Run
 
 
@@ -15,11 +17,21 @@ class Callback:
     training does not depend on the global streams. An exception ends the run.
     """
 
+    def check(self, model: "nn.Module", config: Mapping[str, Any]) -> list[str]:
+        """Return what keeps it from working with this model and config, a line for each problem.
+
+        Called before anything is written; a problem ends the run.
+        """
+        return []
+
     def on_start(self, run: "Run") -> None:
         """Hear that the run's folders exist and the first epoch is about to begin."""
 
     def on_epoch_start(self, run: "Run") -> None:
         """Hear that an epoch begins; `run.position.epoch` counts from 0."""
+
+    def on_batch_start(self, run: "Run") -> None:
+        """Hear that a training batch is about to go through the model, which is in train mode."""
 
     def on_batch_end(self, run: "Run", loss: float) -> None:
         """Hear the loss of a training batch; the update of its window is done."""
