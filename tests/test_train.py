@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,18 @@ def test_outside_the_environment_it_says_what_to_run(tmp_path):
         r"expected torch, .* got none\. (Run `make env-dev`|Use .*python)", done.stderr
     )
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("flags", [[], ["-w"], ["--warnings"]])
+def test_warnings_of_libraries_are_shown_when_asked_for(flags, config):
+    with open(config[0], "a", encoding="utf-8") as file:
+        file.write("import warnings\nclass Loud(Net):\n    def forward(self, x):\n")
+        file.write("        warnings.warn('from a library')\n        return super().forward(x)\n")
+        file.write("train_config['MODEL'] = Loud\n")
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("default")
+        assert train.main([*config, *flags]) == 0
+    assert any("from a library" in str(warning.message) for warning in heard) == bool(flags)
 
 
 def test_ctrl_c_saves_and_exits_130(config, tmp_path):

@@ -130,8 +130,8 @@ def test_help_is_the_default_and_explains_every_target(kit):
 
 
 def test_every_target_of_the_kit_is_there():
-    wanted = "help env env-dev env-remove demo test lint format doc clean clean-doc"
-    assert set(wanted.split()) <= set(list_targets())
+    wanted = "help env env-dev env-remove demo test test-all lint format doc clean clean-doc"
+    assert {*wanted.split(), "docker-build", "docker-run"} <= set(list_targets())
 
 
 def test_old_python_is_named_with_the_remedy(kit):
@@ -312,6 +312,32 @@ def test_own_files_name_no_machine():
     )
     found = {name: private.findall((ROOT / name).read_text("utf-8")) for name in OWN_FILES}
     assert {name: hits for name, hits in found.items() if hits} == {}
+
+
+FOLDERS = ("config", "utils", "layers", "models", "training", "experiments", "tests")
+# where people who know kits of this kind look
+KNOWN = """
+config/__init__.py config/config.py config/device.py docs layers/__init__.py layers/conv.py
+models/__init__.py models/unet.py tests/__init__.py tests/test_models/__init__.py
+training/__init__.py training/fastai_training.py training/ignite_training.py
+training/pytorch_training.py utils/__init__.py utils/data/__init__.py utils/data/datasets.py
+utils/logging/__init__.py utils/logging/csv.py utils/notify/__init__.py utils/notify/smtp.py
+utils/loss.py utils/name.py utils/path.py utils/torchutils.py .gitignore .pylintrc dev.yml
+Dockerfile environment.yml hyperparameter.py Makefile predict.py README.md run_prediction.py
+train.py
+"""
+
+
+def test_files_are_where_they_are_looked_for():
+    assert [name for name in KNOWN.split() if not (ROOT / name).exists()] == []
+
+
+def test_every_folder_of_modules_is_a_package_and_none_needs_a_path():
+    code = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+    assert len(code) > 80
+    assert [path for path in code if not path.with_name("__init__.py").exists()] == []
+    added = re.compile(r"^\s*sys\.path\.(append|insert)\(['\"]", re.MULTILINE)
+    assert [path for path in code if added.search(path.read_text("utf-8"))] == []
 
 
 SEEN = "docs/index.rst pyproject.toml notebooks/a.ipynb LICENSE README.md .ci/run .pylintrc"

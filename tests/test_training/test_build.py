@@ -11,7 +11,15 @@ import torch
 from config.errors import ConfigError
 from config.keys import with_defaults
 from tests.test_training.common import Net, Pictures, folders, make_config
-from training.build import build, fill_in_classes, is_path_argument, make_dataset, make_scheduler
+from training.build import (
+    build,
+    fill_in_classes,
+    is_path_argument,
+    make_dataset,
+    make_loss,
+    make_model,
+    make_scheduler,
+)
 from training.run import Run
 from utils.loss import smooth_dice_loss
 
@@ -263,3 +271,11 @@ def test_what_building_finds_is_a_config_error(changes, message, tmp_path):
     config = with_defaults(make_config(**changes))
     with pytest.raises(ConfigError, match=message):
         build(config, folders(tmp_path), {}, torch.device("cpu"))
+
+
+def test_model_and_loss_are_put_on_the_device():
+    config = with_defaults(make_config(LOSS=torch.nn.CrossEntropyLoss))
+    config["LOSS_CONFIG"] = {"weight": torch.ones(3)}
+    meta = torch.device("meta")  # a device that every machine has
+    assert {p.device for p in make_model(config, meta).parameters()} == {meta}
+    assert make_loss(config, meta).weight.device == meta

@@ -203,6 +203,25 @@ def test_datasets_handed_over(routine, tmp_path):
     )
 
 
+class Counted(Pictures):
+    """Notes which pictures are read, and whether their values may be remembered."""
+
+    read: list = []
+
+    def __getitem__(self, index):
+        Counted.read.append(index)
+        return super().__getitem__(index)
+
+
+def test_an_epoch_reads_every_training_sample_once(routine, tmp_path):
+    Counted.read = []
+    train(routine, tmp_path, TRAIN_DATASET=Counted, EPOCHS=2)
+    first_batch = len(Counted.read) - 2 * 51  # looked at before the run begins
+    assert first_batch == 8
+    for epoch in (Counted.read[8:59], Counted.read[59:]):
+        assert sorted(epoch) == list(range(51))
+
+
 def test_without_validation(routine, tmp_path):
     module = importlib.import_module(f"training.{routine}_training")
     config = make_config(EPOCHS=1, MONITOR="train_loss")
