@@ -110,7 +110,7 @@ class Evaluation:
         self.has_targets = target is not None
         if predictor.is_segmentation or predictor.is_classification:
             self._classes = predictor.class_names(logits.shape[1])
-        if predictor.task and isinstance(target, Tensor):
+        if predictor.task and isinstance(tasks.label_of(target, predictor.task), Tensor):
             problem = tasks.check_target(target, predictor.task, logits.shape[1])
             if problem:
                 raise ValueError(problem)
@@ -131,8 +131,9 @@ class Evaluation:
             elif names is not None:
                 row["name"] = names[i]
             if not predictor.is_segmentation:
-                if isinstance(truth, Tensor):
-                    row["target"] = self._describe(_as_decision(truth, predictor.task))
+                label = tasks.label_of(truth, predictor.task)
+                if isinstance(label, Tensor):
+                    row["target"] = self._describe(_as_decision(label, predictor.task))
                 row["prediction"] = self._describe(predictor.decide(one))
             if shares is not None:
                 row["confidence"] = shares[i]

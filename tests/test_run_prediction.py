@@ -228,6 +228,8 @@ def test_files_are_predicted_as_by_predict_py(tmp_path, capsys):
 
 # ---- a row of each sample
 
+QUERY = {"label": torch.tensor(7), "gallery": torch.tensor(False)}
+
 
 @pytest.mark.parametrize(
     ("task", "classes", "sample", "expected"),
@@ -239,6 +241,7 @@ def test_files_are_predicted_as_by_predict_py(tmp_path, capsys):
         ("multilabel", ["a"], (row(-1), torch.tensor([1.0])), ("a", "", [-1])),
         ("regression", None, (row(2, -1.5), torch.tensor([2.0, 0])), ("2.0;0.0", "2.0;-1.5", None)),
         ("embedding", None, (row(2, -1), torch.tensor(7)), ("7", "2.0;-1.0", None)),
+        ("embedding", None, (row(2, -1), QUERY), ("7", "2.0;-1.0", None)),
         (None, None, (row(*[1] * 20), torch.tensor(7)), ("7", "", None)),
     ],
 )

@@ -23,7 +23,7 @@ from utils.data.datasets import PairedFolder
 from utils.data.loading import Loader, make_loader
 from utils.data.preprocess import check_preprocess
 from utils.data.splits import some
-from utils.data.tasks import check_target
+from utils.data.tasks import check_target, label_of
 from utils.distributed import main_first, rank, world_size
 from utils.logging.console import logging_into
 from utils.metrics import Metrics, as_metrics
@@ -304,9 +304,10 @@ def check_batch(
         pred = _attempt(problems, f"{where}, first batch{shape} through MODEL", model, x)
         if n_classes is None and isinstance(pred, torch.Tensor) and pred.dim() > 1:
             n_classes = pred.shape[1]
-        if config["TASK"] is not None and isinstance(batch.y, torch.Tensor):
+        task = config["TASK"]
+        if task is not None and isinstance(label_of(batch.y, task), torch.Tensor):
             left_out = config["LOSS_CONFIG"].get("ignore_index")
-            problem = check_target(batch.y, config["TASK"], n_classes, left_out)
+            problem = check_target(batch.y, task, n_classes, left_out)
             problems += [f"{where}, first batch: {problem}"] if problem else []
         if not problems:
             value = _attempt(problems, f"{where}, first batch through LOSS", loss, pred, y)

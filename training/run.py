@@ -554,6 +554,7 @@ class Run:
         if self.scheduler is not None and not self._per_step:
             self._step_scheduler(row)
         is_best = self.history.add(row)
+        self._warn_of_monitor(row)
         for hook in self._hooks("on_epoch_end"):
             hook(self, values_of(row))
         self.should_stop = any(gather(self.should_stop))
@@ -572,6 +573,21 @@ class Run:
         self._save_weights("last.pth")
         if is_best:
             self._save_weights("best.pth")
+
+    def _warn_of_monitor(self, row: Mapping[str, Any]) -> None:
+        """Say that an epoch cannot be the best one; where none can, there is no best.pth."""
+        if not math.isnan(row.get(self.monitor, math.nan)):
+            return
+        if self.validates() or self.monitor == "train_loss":
+            known = [f"{name} {value:.4g}" for name, value in values_of(row).items()]
+            logger.warning(
+                'MONITOR: expected a number for "%s", got %s, so epoch %d cannot be the best one.'
+                " Without any other there is no best.pth. Name a value that is one: %s.",
+                self.monitor,
+                "nan" if self.monitor in row else "nothing",
+                row["epoch"],
+                ", ".join(known),
+            )
 
     def _read_lr(self) -> float:
         return self.optimizer.param_groups[0]["lr"]

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from tests.test_training import test_metric_learning
 from tests.test_training.common import CLASSES, ROUTINES, Pictures, bits, train
 from tests.test_training.test_dict_batches import DICTS
 from tests.test_training.test_resume import FULL, PLATEAU, Stop, go_on, resume
@@ -125,6 +126,9 @@ def main(folder: Path) -> None:
         found[f"staged, {routine}"] = _describe(staged)
     rest = go_on(STAGED, "pytorch", "ignite", (1, 4), folder / "staged" / "broken")
     found["staged, resumed"] = _describe(rest)
+    for name in ("arcface", "triplet"):
+        found[name] = train("pytorch", folder / name, **test_metric_learning.CONFIGS[name])
+        del found[name]["seconds"]
     trained_loss = train("pytorch", folder / "loss", LOSS=Weighted)
     found["loss"] = _describe(trained_loss)
     sets = {"TEST_DATASET": functools.partial(Pictures, n=19, seed=2, augment=False)}

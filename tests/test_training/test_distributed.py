@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.test_training import test_metric_learning
 from tests.test_training.common import CLASSES, ROUTINES, Net, Pictures, rows
 from tests.test_training.distributed import CONFIGS, METRICS, STOPS
 from utils.data.loading import make_loader
@@ -139,6 +140,22 @@ def test_metrics_are_those_of_one_process(part, found):
     values = result["metrics"] if part == "val" else result["test_metrics"]
     got = {name.removeprefix(f"{part}_"): v for name, v in values.items() if name != "train_loss"}
     assert got == expected
+
+
+@pytest.mark.parametrize("name", ["arcface", "triplet"])
+def test_embeddings_of_all_processes_are_searched(name, found):
+    """24 pictures in batches of 8: one process has two batches, the other one has one."""
+    result, config = found[name], test_metric_learning.CONFIGS[name]
+    model = Net().eval()
+    model.load_state_dict(load_weights(result["paths"]["last"])["model"])
+    pictures = test_metric_learning.Searched()
+    loader = make_loader(pictures, {"batch_size": 8}, 0, torch.device("cpu"), train=False)
+    bag = Metrics(config["METRICS"])
+    with torch.no_grad(), torch.autocast("cpu", enabled=config.get("MIXED_PRECISION", False)):
+        for x, y in loader:
+            bag.update(model(x), y)
+    expected = {f"val_{key}": value for key, value in bag.compute().items()}
+    assert {key: result["metrics"][key] for key in expected} == expected
 
 
 def test_one_run_folder_and_one_row(folder):

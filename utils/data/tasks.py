@@ -11,10 +11,16 @@ multilabel               (N, K)        (N, K) float, 0..1        sigmoid      lo
 binary_segmentation      (N, 1, H, W)  (N, 1, H, W) float, 0..1  sigmoid      logit > 0
 multiclass_segmentation  (N, K, H, W)  (N, H, W) int64, 0..K-1   softmax      argmax
 multilabel_segmentation  (N, K, H, W)  (N, K, H, W) float, 0..1  sigmoid      logit > 0
-embedding                (N, D)        (N,) int64, identity      none         none
+embedding                (N, D)        (N,) int64, identity *    none         none
 regression               (N, ...)      (N, ...) float, finite    none         none
 =======================  ============  ========================  ===========  =========
+
+* or {"label": (N,) int64, "gallery": (N,) bool}: queries (False) are searched in the gallery
+(True) alone.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,8 +92,14 @@ def decide(logits: Tensor, task: str) -> Tensor:
     return logits.argmax(dim=1) if kind == "softmax" else logits
 
 
+def label_of(target: Any, task: str | None) -> Any:
+    """Return the identities of an embedding's target, and every other target as it is."""
+    is_dict = task == "embedding" and isinstance(target, Mapping)
+    return target.get("label", target) if is_dict else target
+
+
 def check_target(
-    target: Tensor, task: str, n_classes: int | None = None, ignore_index: int | None = None
+    target: Any, task: str, n_classes: int | None = None, ignore_index: int | None = None
 ) -> str | None:
     """Say in one line what is wrong with the targets of a batch, or None when they fit the task.
 
@@ -104,6 +116,12 @@ def check_target(
     """
     kind = activation(task)
     shape = _TASKS[task][1]
+    if task == "embedding" and isinstance(target, Mapping):
+        gallery, target = target.get("gallery"), target.get("label")
+        if not all(isinstance(part, Tensor) and part.ndim == 1 for part in (gallery, target)):
+            return "target: expected label (N,) and gallery (N,) in a dict for embedding."
+        if gallery.dtype != torch.bool:
+            return f"target: expected gallery as bool for embedding, got {gallery.dtype}."
     if shape is not None and not _has_shape(target, shape.split(), n_classes):
         rule = shape.replace("K", str(n_classes or "K")).replace(" ", ", ")
         return f"target: expected shape ({rule}) for {task}, got {tuple(target.shape)}."

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from utils.data.tasks import TASKS, check_target, decide, probabilities
+from utils.data.tasks import TASKS, check_target, decide, label_of, probabilities
 
 SHAPES = {  # task -> (logits, a target that fits)
     "binary": ((4, 1), torch.tensor([[0.0], [1.0], [0.5], [1.0]])),
@@ -73,6 +73,33 @@ def test_a_target_that_does_not_fit_is_described_in_one_line(task, target, n_cla
     with pytest.raises(ValueError, match=problem):
         raise ValueError(check_target(target, task, n_classes))
     assert "\n" not in check_target(target, task, n_classes)
+
+
+def gallery(label, among):
+    return {"label": torch.tensor(label), "gallery": torch.tensor(among)}
+
+
+def test_a_target_of_queries_and_gallery_fits_an_embedding():
+    target = gallery([0, 70, 3], [True, False, True])
+    assert check_target(target, "embedding", 8) is None
+    assert label_of(target, "embedding") is target["label"]
+    assert label_of(target, "regression") is target
+    assert label_of({"name": "a"}, "embedding") == {"name": "a"}
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        (gallery([0, -2], [True, False]), "numbers from 0 .* got -2"),
+        (gallery([0.0, 1.0], [True, False]), "int64 .* got torch.float32"),
+        (gallery([0, 1], [1, 0]), "gallery as bool .* got torch.int64"),
+        (gallery([[0], [1]], [True, False]), r"label \(N,\) and gallery \(N,\) in a dict"),
+        ({"label": torch.tensor([0])}, r"label \(N,\) and gallery \(N,\) in a dict"),
+    ],
+)
+def test_a_gallery_that_does_not_fit_is_described(target, problem):
+    with pytest.raises(ValueError, match=problem):
+        raise ValueError(check_target(target, "embedding"))
 
 
 def test_many_wrong_values_are_cut_short():
