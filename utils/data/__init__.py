@@ -4,11 +4,14 @@ from importlib import import_module
 
 _MODULES = {
     "Arrays": "datasets",
+    "ClassFolder": "images",
     "ColumnFeature": "features",
     "DatasetFeature": "features",
     "Digits": "datasets",
     "FeatureDataset": "features",
     "FileFeature": "features",
+    "IdentityFolder": "images",
+    "ImageTable": "images",
     "InputFolder": "datasets",
     "PairedFolder": "datasets",
     "Preprocess": "preprocess",

@@ -514,3 +514,5 @@ _FORMATS = {
     **_TABLES,
 }
 SUFFIXES = tuple(_FORMATS)
+TABLE_SUFFIXES = tuple(_TABLES)
+ARRAY_SUFFIXES = tuple(suffix for suffix in _FORMATS if suffix not in _TABLES)

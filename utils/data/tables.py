@@ -18,7 +18,8 @@ import numpy as np
 
 Table = dict[str, np.ndarray]  # columns of equal length: float64, or text
 
-_MISSING = frozenset((None, "", "NA", "N/A", "nan", "NaN", "null"))
+# cells without a value, as text or in a workbook
+MISSING = frozenset((None, "", "NA", "N/A", "nan", "NaN", "null"))
 
 
 def read_text(path: Path, header: bool | None = None, **_: Any) -> Table:
@@ -52,7 +53,7 @@ def read_workbook(path: Path, header: bool | None = None, **_: Any) -> Table:
     try:
         sheet = workbook.worksheets[0]
         sheet.reset_dimensions()  # what the file says of its size may be wrong
-        rows = [row for row in sheet.iter_rows(values_only=True) if not _MISSING.issuperset(row)]
+        rows = [row for row in sheet.iter_rows(values_only=True) if not MISSING.issuperset(row)]
     finally:
         workbook.close()
     width = max((_width(row) for row in rows), default=0)
@@ -139,11 +140,11 @@ def _as_numbers(cells: list[Any]) -> np.ndarray | None:
     if any(isinstance(cell, str) and "_" in cell for cell in cells):
         return None  # Python would read 2024_1 as a number
     try:
-        return np.array([np.nan if cell in _MISSING else cell for cell in cells], np.float64)
+        return np.array([np.nan if cell in MISSING else cell for cell in cells], np.float64)
     except (TypeError, ValueError):  # text; dates; lists in a .json
         return None
 
 
 def _width(row: Sequence[Any]) -> int:
     """Return the number of cells without the empty ones at the end."""
-    return max((i for i, cell in enumerate(row, 1) if cell not in _MISSING), default=0)
+    return max((i for i, cell in enumerate(row, 1) if cell not in MISSING), default=0)

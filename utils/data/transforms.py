@@ -22,7 +22,7 @@ from torch import Tensor
 
 from config.errors import did_you_mean, shorten
 from utils.data.preprocess import Preprocess
-from utils.data.presets import PRESETS, is_map
+from utils.data.presets import PRESETS, colour, cover, is_map, mirror, shift, warp
 
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -34,6 +34,13 @@ _OF_UNIT_RANGE = (
 )
 # of torchvision: the picture has their size afterwards
 _OF_SIZE = ("CenterCrop", "RandomCrop", "RandomResizedCrop", "Resize")
+# and here its own
+_KEEPING = (
+    *_OF_UNIT_RANGE,
+    *("Compose", "RandomApply", "RandomChoice", "RandomOrder", "Identity", "ElasticTransform"),
+    *("GaussianBlur", "RandomAffine", "RandomErasing", "RandomGrayscale", "RandomHorizontalFlip"),
+    *("RandomPerspective", "RandomVerticalFlip"),
+)
 
 
 def make_transforms(transform: Any) -> list[Transform]:
@@ -73,6 +80,17 @@ def sets_size(transforms: Sequence[Transform]) -> bool:
         getattr(part, "func", part) is random_crop
         or isinstance(part, _Torchvision)
         and any(name in _OF_SIZE for name in _names(part.transform))
+        for part in transforms
+    )
+
+
+def keeps_size(transforms: Sequence[Transform]) -> bool:
+    """Tell whether all transforms are known to leave the size of a picture as it is."""
+    own = (flip, rotate90, mirror, shift, warp, colour, cover)
+    return all(
+        getattr(part, "func", part) in own
+        or isinstance(part, _Torchvision)
+        and all(name in _KEEPING for name in _names(part.transform))
         for part in transforms
     )
 
