@@ -10,6 +10,8 @@ from typing import Any
 from config.errors import did_you_mean, shorten
 from config.keys import CHECKPOINT_KEYS, DDP_KEYS, LOADER_KEYS, TABLES, Kind, Table, with_defaults
 
+# what is called with two positional arguments where it is a function, and built where it is a class
+_OF_PAIRS = ("LOSS", "BATCH_TRANSFORM")
 # how many positional arguments the run itself passes to the callable of a key
 _N_GIVEN = {"OPTIMIZER": 1, "SCHEDULER": 1}
 # what `train()` and `predict()` may be given instead
@@ -19,6 +21,7 @@ _OF_DATASETS = ("task", "preprocess", "classes", "sampled_features")
 FILLED_IN = {
     "MODEL": ("num_classes", "n_classes"),
     "LOSS": ("num_classes", "n_classes"),
+    "BATCH_TRANSFORM": ("num_classes", "n_classes"),
     "OPTIMIZER": ("lr",),
     "SCHEDULER": ("total_steps", "T_max", "max_lr"),
     "TRAIN_DATASET": _OF_DATASETS,
@@ -107,19 +110,20 @@ def _check_calls(
                     f'{table.name}["{name}"]: expected {table.keys[name].kind.rule} for {key}, got'
                     f" nothing. Set {name}, or remove the arguments with ~{key}."
                 )
-        elif _is_module(called):  # a LOSS
+        elif _is_module(called):  # a LOSS or a BATCH_TRANSFORM
             if arguments:
                 problems.append(
                     f'{table.name}["{key}"]: expected nothing beside a {name} that is made'
                     f" already, got {shorten(arguments)}. Name the class in {name}."
                 )
         elif name != "MODEL" or table.name == "train_config":  # else a file holds more of them
-            is_loss_function = name == "LOSS" and not isinstance(called, type)
+            is_function = not isinstance(getattr(called, "func", called), type)
+            takes_pair = name in _OF_PAIRS and is_function
             problems += check_call(
                 called,
                 arguments,
                 f'{table.name}["{key}"]',
-                n_given=2 if is_loss_function else _N_GIVEN.get(name, 0),  # loss(pred, target)
+                n_given=2 if takes_pair else _N_GIVEN.get(name, 0),
                 filled_in=FILLED_IN.get("TEST_DATASET" if name == "DATASET" else name, ()),
                 remedy=f"~{key}.",
             )

@@ -181,6 +181,13 @@ _TABLE = [
         "what a dataset that takes `sampled_features` reads, such as FeatureDataset",
     ),
     Key("DATA_LOADER_CONFIG", ARGUMENTS, {}, "batch_size, num_workers, ... of torch's DataLoader"),
+    Key(
+        "BATCH_TRANSFORM",
+        MAYBE_CALLABLE,
+        None,
+        "(x, y) -> (x, y) of each training batch, such as MixUp: a class or a function",
+    ),
+    Key("BATCH_TRANSFORM_CONFIG", ARGUMENTS, {}, "its arguments; num_classes is filled in"),
     # model, loss, optimizer
     Key("MODEL", CALLABLE, None, "class or function that makes the network"),
     Key("MODEL_CONFIG", ARGUMENTS, {}, "its arguments"),

@@ -20,7 +20,7 @@ from models.load import start_from
 from training.callbacks import Callback, Notify
 from training.parameters import Group, describe, group_parameters, make_grouped, trainable
 from utils.data.datasets import PairedFolder
-from utils.data.loading import Loader, make_loader
+from utils.data.loading import Batch, Loader, make_loader
 from utils.data.preprocess import check_preprocess
 from utils.data.splits import some
 from utils.data.tasks import check_target, label_of
@@ -89,6 +89,9 @@ def build(
         elif found:
             problems += _check_classes(where, config["TASK"], class_names(dataset), classes)
         loaders[part] = attempt(where, _loader, part, dataset, config, device) if found else None
+    transform = attempt("BATCH_TRANSFORM_CONFIG", make_batch_transform, config)
+    if loaders["train"] is not None:
+        loaders["train"].transform = transform
     seed_all(mix(config["SEED"], WEIGHTS))  # the weights follow from it, whatever was drawn before
     with main_first(), logging_into(notes):  # one process downloads
         model = attempt("MODEL_CONFIG", make_model, config, device, bool(folders.get("RESUME")))
@@ -210,9 +213,9 @@ def class_names(dataset: Any) -> list[str] | None:
 def fill_in_classes(config: Mapping[str, Any], classes: Sequence[str] | None) -> dict[str, Any]:
     """Return the keys that the classes of the training data decide, as far as the config does not.
 
-    CLASSES are their names; MODEL and LOSS are told how many there are where they take
-    `num_classes` or `n_classes`. The identities of an embedding are no outputs of the network, so
-    that the loss alone hears of them.
+    CLASSES are their names; MODEL, LOSS and BATCH_TRANSFORM are told how many there are where they
+    take `num_classes` or `n_classes`. The identities of an embedding are no outputs of the network,
+    so that the loss alone hears of them.
 
     Args:
         config: A complete config.
@@ -225,7 +228,7 @@ def fill_in_classes(config: Mapping[str, Any], classes: Sequence[str] | None) ->
     names = classes if is_embedding else config["CLASSES"] or classes
     if not names:
         return filled_in
-    for key in ("LOSS",) if is_embedding else ("MODEL", "LOSS"):
+    for key in ("LOSS",) if is_embedding else ("MODEL", "LOSS", "BATCH_TRANSFORM"):
         missing = _to_fill_in(key, config)
         if missing:
             number = 1 if config["TASK"] == "binary" else len(names)
@@ -235,7 +238,7 @@ def fill_in_classes(config: Mapping[str, Any], classes: Sequence[str] | None) ->
 
 
 def _to_fill_in(key: str, config: Mapping[str, Any]) -> dict[str, inspect.Parameter]:
-    """Return the arguments of MODEL or LOSS that the classes decide and the config leaves out."""
+    """Return the arguments of such a key that the classes decide and the config leaves out."""
     called = config[key]
     if isinstance(called, nn.Module):  # made already
         return {}
@@ -296,7 +299,12 @@ def check_batch(
     batch = _attempt(problems, where, loader.first)
     if batch is None:
         return problems
-    x, y = head(batch.x, 2), head(batch.y, 2)
+    given = batch
+    if loader.transform is not None:
+        given = _attempt(problems, "BATCH_TRANSFORM, first batch", _transformed, loader, batch)
+        if given is None:
+            return problems
+    x, y = head(given.x, 2), head(given.y, 2)
     n_classes = len(config["CLASSES"]) if config["CLASSES"] else None
     model.eval()
     with torch.no_grad():
@@ -311,12 +319,34 @@ def check_batch(
             problems += [f"{where}, first batch: {problem}"] if problem else []
         if not problems:
             value = _attempt(problems, f"{where}, first batch through LOSS", loss, pred, y)
+            if problems and given is not batch:
+                problems[0] += (
+                    f" BATCH_TRANSFORM has made the targets {_describe(y)}: take a loss for these,"
+                    " such as torch.nn.CrossEntropyLoss for shares of classes."
+                )
             if isinstance(value, torch.Tensor) and value.dim() > 0:
                 problems.append(
                     f"LOSS: expected one number for a batch, got a tensor of shape"
                     f" {tuple(value.shape)}. Reduce it, for example by its mean."
                 )
     return problems
+
+
+def _transformed(loader: Loader, batch: Batch) -> Batch:
+    kind = type(loader.transform)
+    if kind.__module__.startswith("torchvision.") and not isinstance(batch.x, torch.Tensor):
+        raise ValueError(
+            f"expected a tensor x for torchvision's {kind.__name__}, got {type(batch.x).__name__},"
+            " of which it would change one part alone. Write a function (x, y) -> (x, y)."
+        )
+    return loader.transformed(batch)
+
+
+def _describe(part: Any) -> str:
+    if not isinstance(part, torch.Tensor):
+        return type(part).__name__
+    sizes = ", ".join(["N", *map(str, part.shape[1:])])
+    return f"({sizes}) {str(part.dtype).removeprefix('torch.')}"
 
 
 def head(part: Any, n: int) -> Any:
@@ -370,6 +400,25 @@ def make_loss(config: Mapping[str, Any], device: torch.device) -> Callable[..., 
     elif isinstance(loss, nn.Module):
         loss = copy.deepcopy(loss)  # its weights are trained; the config's own stay as they are
     return loss.to(device) if isinstance(loss, nn.Module) else loss
+
+
+def make_batch_transform(config: Mapping[str, Any]) -> Callable[[Any, Any], Any] | None:
+    """Return the function (x, y) -> (x, y) of BATCH_TRANSFORM, or None.
+
+    A class is built, a function bound to its arguments. So are those in the list `transforms`,
+    which torchvision's RandomChoice takes.
+    """
+    make, arguments = config["BATCH_TRANSFORM"], dict(config["BATCH_TRANSFORM_CONFIG"])
+    if isinstance(arguments.get("transforms"), (list, tuple)):
+        inner = [
+            {**config, "BATCH_TRANSFORM": part, "BATCH_TRANSFORM_CONFIG": {}}
+            for part in arguments["transforms"]
+        ]
+        inner = [part | fill_in_classes(part, None) for part in inner]
+        arguments["transforms"] = list(map(make_batch_transform, inner))
+    if isinstance(getattr(make, "func", make), type):  # a class or a partial of one
+        return make(**arguments)
+    return functools.partial(make, **arguments) if arguments else make
 
 
 def make_groups(

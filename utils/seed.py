@@ -16,7 +16,7 @@ import torch
 from utils.distributed import gather, rank
 
 # what a number is drawn for: equal positions must not give equal streams
-WEIGHTS, ORDER, SAMPLE, STEP, EPOCH, VALIDATION, DATA = range(7)
+WEIGHTS, ORDER, SAMPLE, STEP, EPOCH, VALIDATION, DATA, BATCH = range(8)
 
 
 def mix(seed: int, *position: int) -> int:

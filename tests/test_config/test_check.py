@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from config.check import FILLED_IN, check_call, check_config
+from config.keys import KEYS
 from models import UNET
 from utils.loss import f1, precision, recall, smooth_dice_loss
 
@@ -563,9 +564,7 @@ def test_check_call_without_a_remedy():
 
 
 def test_what_is_filled_in_belongs_to_what_is_called():
-    assert set(FILLED_IN) <= {"MODEL", "LOSS", "OPTIMIZER", "SCHEDULER"} | {
-        f"{part}_DATASET" for part in ("TRAIN", "VAL", "TEST")
-    }
+    assert {f"{name}_CONFIG" for name in FILLED_IN} <= set(KEYS)
 
 
 # ------------------------------------------------------------------------------ features

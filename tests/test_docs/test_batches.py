@@ -12,7 +12,7 @@ from tests.test_docs.blocks import read_blocks
 from utils.data.loading import make_loader
 
 PAGE = (ROOT_PATH / "docs" / "batches.rst").read_text(encoding="utf-8")
-(BLOCK,) = read_blocks("batches.rst", "python")
+DATASET, *CONFIGS = read_blocks("batches.rst", "python")
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def photos(tmp_path):
         for i in range(n):
             pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / name / f"{i}.jpg")
-    return BLOCK.run()["Photos"](tmp_path, {"scale": 1 / 255})
+    return DATASET.run()["Photos"](tmp_path, {"scale": 1 / 255})
 
 
 def classes_of(dataset, **options):
@@ -43,3 +43,13 @@ def test_the_options_of_the_page(photos):
     assert epoch == {0: 4, 1: 4, 2: 4}
     batches = classes_of(photos, batch_size=4, per_class=2)
     assert [set(batch.values()) for batch in batches] == [{2}] * 3
+
+
+@pytest.mark.parametrize("block", CONFIGS)
+def test_the_configs_of_the_page_train(block, tmp_path):
+    import train
+
+    config = block.write(tmp_path / "mine.py")
+    out = [f"{name}={tmp_path / name}" for name in ("LOG_DIR", "WEIGHT_DIR")]
+    small = ["EPOCHS=1", "NUM_THREADS=1", "PROGRESS=False", "DEVICE=cpu", "CURVES=False"]
+    assert train.main([str(config), *small, *out]) == 0

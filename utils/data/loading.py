@@ -19,7 +19,7 @@ from torch.utils.data import (
 )
 
 from utils.data.sampling import KeyedSampler, make_sampler
-from utils.seed import ORDER, SAMPLE, mix, seed_all
+from utils.seed import BATCH, ORDER, SAMPLE, mix, seed_all
 
 
 class Batch(NamedTuple):
@@ -175,16 +175,23 @@ def count_samples(part: Any) -> int:
 def collate(items: Any, collated: bool, collate_fn: Callable[[Any], Any]) -> Batch:
     """Join samples to a `Batch`; a dataset with `collated = True` has done it already."""
     parts = items if collated else collate_fn(items)
-    is_pair = isinstance(parts, Sequence) and len(parts) == 2
-    # samples that are one text each are joined to a list of them, which may be two as well
-    if not is_pair or any(isinstance(part, str) for part in parts):
-        kinds = parts if isinstance(parts, (list, tuple)) else [parts]
+    if not _is_pair(parts):
         raise TypeError(
-            "dataset: expected samples of two parts (x, y), got"
-            f" ({', '.join(type(part).__name__ for part in kinds)[:80]})."
+            f"dataset: expected samples of two parts (x, y), got {_kinds(parts)}."
             " Make each sample (x, y); each part may be a dict of tensors."
         )
     return Batch(*parts)
+
+
+def _is_pair(parts: Any) -> bool:
+    # samples that are one text each are joined to a list of them, which may be two as well
+    is_pair = isinstance(parts, Sequence) and len(parts) == 2
+    return is_pair and not any(isinstance(part, str) for part in parts)
+
+
+def _kinds(parts: Any) -> str:
+    kinds = parts if isinstance(parts, (list, tuple)) else [parts]
+    return f"({', '.join(type(part).__name__ for part in kinds)[:80]})"
 
 
 class Loader:
@@ -196,6 +203,8 @@ class Loader:
     Attributes:
         n_samples: Samples of the whole dataset, whatever share of them this process has.
         n_parts: Workers that divide a stream among them; 0 where samples have an index.
+        transform: A function (x, y) -> (x, y) of each batch on the device, or None. All that it
+            draws follows from (seed, epoch, batch, process), and nobody else's draws change.
     """
 
     def __init__(
@@ -206,11 +215,13 @@ class Loader:
         device: torch.device,
         channels_last: bool,
         n_parts: int,
+        seed: int,
     ) -> None:
         self.loader, self.loader_here = loader, loader_here
-        self.sampler, self.device = sampler, device
+        self.sampler, self.device, self.seed = sampler, device, seed
         self.n_samples, self.n_parts = sampler.n_samples, n_parts
         self.set_position = sampler.set_position
+        self.transform: Callable[[Any, Any], Any] | None = None
         self._moves = device.type != "cpu" or channels_last
         self._channels_last = channels_last
 
@@ -218,15 +229,33 @@ class Loader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        if not self._moves:
-            yield from self.loader
+        epoch, start = self.sampler.epoch, self.sampler.start
+        batches = map(self._move, self.loader) if self._moves else self.loader
+        if self.transform is None:
+            yield from batches
             return
-        for batch in self.loader:
-            yield self._move(batch)
+        for number, batch in enumerate(batches, start):
+            yield self.transformed(batch, epoch, number)
 
     def first(self) -> Batch:
-        """Read the first batch of an epoch, without workers."""
+        """Read the first batch of an epoch, without workers; it is not transformed."""
         return self._move(next(iter(self.loader_here)))
+
+    def transformed(self, batch: Batch, epoch: int = 0, number: int = 0) -> Batch:
+        """Return what `transform` makes of a batch, `number` being its place in the epoch.
+
+        Raises:
+            TypeError: It makes something else than (x, y).
+        """
+        with random_states_kept():
+            seed_all(mix(self.seed, epoch, number))
+            parts = self.transform(batch.x, batch.y)
+        if not _is_pair(parts):
+            raise TypeError(
+                f"expected a function (x, y) -> (x, y), got one that returns {_kinds(parts)}."
+                " Return both."
+            )
+        return Batch(*parts)
 
     def _move(self, part: Any) -> Any:
         if isinstance(part, torch.Tensor):
@@ -334,7 +363,8 @@ def make_loader(
         **config,
     )
     loader_here = make(generator=torch.Generator())  # any, for the same reason
-    return Loader(loader, loader_here, sampler, device, channels_last, n_parts)
+    own_seed = mix(seed, BATCH, rank)
+    return Loader(loader, loader_here, sampler, device, channels_last, n_parts, own_seed)
 
 
 def _check(dataset: Any, config: Mapping[str, Any], is_stream: bool) -> None:
