@@ -18,6 +18,7 @@ from config.errors import ConfigError, did_you_mean
 from models import MODELS
 from models.load import start_from
 from training.callbacks import Callback, Notify
+from training.callbacks.summary import describe_shape
 from training.parameters import Group, describe, group_parameters, make_grouped, trainable
 from utils.data.datasets import PairedFolder
 from utils.data.loading import Batch, Loader, make_loader
@@ -308,8 +309,8 @@ def check_batch(
     n_classes = len(config["CLASSES"]) if config["CLASSES"] else None
     model.eval()
     with torch.no_grad():
-        shape = f" {tuple(x.shape)}" if isinstance(x, torch.Tensor) else ""
-        pred = _attempt(problems, f"{where}, first batch{shape} through MODEL", model, x)
+        shape = tuple(x.shape) if isinstance(x, torch.Tensor) else describe_shape(x)
+        pred = _attempt(problems, f"{where}, first batch {shape} through MODEL", model, x)
         if n_classes is None and isinstance(pred, torch.Tensor) and pred.dim() > 1:
             n_classes = pred.shape[1]
         task = config["TASK"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from config.errors import ConfigError
 from tests.test_training.common import CLASSES, ROUTINES, Net, Pictures, bits, folders, train
 from tests.test_training.test_resume import Stop, resume
 from training.resume import find_run
@@ -99,6 +100,13 @@ def test_a_stopped_run_goes_on_under_another_routine(routine, folder, tmp_path):
         patch.setattr(signal, "raise_signal", lambda number: None)  # not again
         rest = resume(other, tmp_path, run, **DICTS, CALLBACKS=callbacks)
     assert bits(rest) == unbroken(folder)
+
+
+def test_a_network_that_does_not_fit_is_told_with_the_shapes_of_the_dict(tmp_path):
+    config = {**DICTS, "MODEL": functools.partial(nn.Linear, 5, 3)}
+    shapes = r"first batch name text, picture \(N, 1, 6, 6\), sizes \(N, 1\), \(N\) through MODEL"
+    with pytest.raises(ConfigError, match=shapes):
+        train("pytorch", tmp_path, **config)
 
 
 @pytest.mark.parametrize(

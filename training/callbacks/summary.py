@@ -87,6 +87,8 @@ def describe_shape(output: Any) -> str:
         return f"({', '.join(['N', *map(str, output.shape[1:])])})" if output.dim() else "()"
     if isinstance(output, Mapping):
         return ", ".join(f"{name} {describe_shape(part)}" for name, part in output.items())
+    if isinstance(output, list) and all(isinstance(text, str) for text in output):
+        return "text"
     if isinstance(output, (list, tuple)):
         return ", ".join(map(describe_shape, output))
     return type(output).__name__
