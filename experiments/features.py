@@ -52,9 +52,9 @@ class Picture(DatasetFeature):
         return self.images[self.info.iloc[index]["picture"]][..., None]
 
 
-def draw_number(number, **kwargs):
+def draw_number(**kwargs):
     """Draw another number; random draws follow from (seed, epoch, index)."""
-    return {"number": np.random.randint(10), **kwargs}
+    return {**kwargs, "number": np.random.randint(10)}
 
 
 def compare(picture, digit, number, **kwargs):

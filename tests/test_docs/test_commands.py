@@ -28,6 +28,7 @@ import run_prediction
 import train
 from config.config import ROOT_PATH, global_config
 from config.load import list_routines, load_config
+from tests.test_docs import test_features
 from tests.test_docs.blocks import PAGES, read_blocks
 from training.resume import find_run
 
@@ -103,6 +104,12 @@ def give_classes(folder: Path, _: pytest.MonkeyPatch) -> None:
     shutil.copy(ROOT_PATH / "experiments" / "digits.py", folder / "experiments" / "mine.py")
 
 
+def give_cars(folder: Path, _: pytest.MonkeyPatch) -> None:
+    """Give the table and the pictures of the page, and its config."""
+    test_features.write_cars(folder / "data")
+    test_features.CARS.write(folder / "experiments" / "mine.py")
+
+
 def give_tracker(folder: Path, _: pytest.MonkeyPatch) -> None:
     """Give the config with TensorBoard."""
     block = read_blocks("logging.rst", "python")[1]
@@ -113,6 +120,7 @@ GIVEN: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "README.md": give_membrane,
     "docs/batches.rst": give_classes,
     "docs/config.rst": give_momentum,
+    "docs/features.rst": give_cars,
     "docs/logging.rst": give_tracker,
     "docs/own_model.rst": give_model,
     "docs/own_routine.rst": give_routines,

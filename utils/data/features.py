@@ -76,37 +76,60 @@ class DatasetFeature(ABC):
 class ColumnFeature(DatasetFeature):
     """A column of the table as it stands: partial(ColumnFeature, column="age").
 
+    Several columns of numbers, or one in a list, give an array:
+    partial(ColumnFeature, column=["age", "height"], name="body") is (2,) for a sample.
+
     Args:
         info: The table.
         root: Not needed.
-        column: The column.
+        column: The column, or a list of them.
         name: Name of the feature, if it is not that of the column.
 
     Raises:
-        ConfigError: There is no such column, or a row has no value in it.
+        ConfigError: There is no such column, a row has no value in it, or a list has text.
     """
 
     def __init__(
-        self, info: "pd.DataFrame", root: Path | None = None, *, column: str, name: str = ""
+        self,
+        info: "pd.DataFrame",
+        root: Path | None = None,
+        *,
+        column: str | Sequence[str],
+        name: str = "",
     ) -> None:
         super().__init__(info, root)
-        self.name = name or column
-        if column not in info:
-            columns = list(map(str, info.columns))
+        self.name = name or (column if isinstance(column, str) else "")
+        problems = _check_columns(info, [column] if isinstance(column, str) else column)
+        if problems:
+            raise ConfigError(problems)
+        self.values = info[column if isinstance(column, str) else list(column)].to_numpy()
+        if self.values.ndim > 1 and self.values.dtype.kind not in "biuf":
             raise ConfigError(
-                f'expected one of the columns {some(columns)}, got "{column}".'
-                f"{did_you_mean(column, columns)} Correct it."
-            )
-        self.values = info[column]
-        gaps = np.flatnonzero(self.values.isna())
-        if len(gaps):
-            raise ConfigError(
-                f'expected a value in each row, got none in "{column}" of row {some(gaps)} from 0.'
-                " Fill these, or take the rows out."
+                f"expected columns of numbers in a list, got text in {some(column)}. Sample text by"
+                " a feature of its own."
             )
 
     def read(self, index: int) -> Any:
-        return self.values.iloc[index]
+        return self.values[index]
+
+
+def _check_columns(info: "pd.DataFrame", columns: Iterable[str]) -> list[str]:
+    """Return which columns are missing, or have rows without a value."""
+    problems, known = [], list(map(str, info.columns))
+    for column in columns:
+        if column not in known:
+            problems.append(
+                f'expected one of the columns {some(known)}, got "{column}".'
+                f"{did_you_mean(str(column), known)} Correct it."
+            )
+            continue
+        gaps = np.flatnonzero(info[column].isna())
+        if len(gaps):
+            problems.append(
+                f'expected a value in each row, got none in "{column}" of row {some(gaps)} from 0.'
+                " Fill these, or take the rows out."
+            )
+    return problems
 
 
 class FileFeature(ColumnFeature):
@@ -151,6 +174,7 @@ class FeatureDataset(Dataset):
         info: The rows of the table that are the samples.
         features: The features, in order.
         names: The index of the table as text: the numbers of its rows, where it has no other.
+        labels: The class number of each sample, where `labels` names a column.
 
     Args:
         info: The table of the samples, a pandas.DataFrame, or a function that returns it, which
@@ -164,6 +188,8 @@ class FeatureDataset(Dataset):
         inputs: What x is: the name of a field, which gives its tensor; or a list of names, which
             gives a dict; None: a dict of all that are not the target.
         target: What y is, likewise; None: a dict of all fields.
+        labels: The column of the class of each sample, numbers or text, which `balanced` and
+            `per_class` of DATA_LOADER_CONFIG need; it decides nothing else.
         subset: "all", "train" or "val", as in PairedFolder.
         holdout: The share of the rows held out, or their names.
         fold: As in PairedFolder.
@@ -183,6 +209,7 @@ class FeatureDataset(Dataset):
         transforms: Function | str | Sequence[Function | str] = (),
         inputs: str | Sequence[str] | None = None,
         target: str | Sequence[str] | None = None,
+        labels: str | None = None,
         subset: str = "all",
         holdout: Holdout = (),
         fold: Fold = None,
@@ -196,6 +223,11 @@ class FeatureDataset(Dataset):
             held, problems = held_out(self.names, holdout, fold, seed, "rows of the table")
             rows = [i for i, name in enumerate(self.names) if (name in held) == (subset == "val")]
             self.info, self.names = self.info.iloc[rows], [self.names[i] for i in rows]
+        if labels is not None:
+            wrong_labels = [f"labels: {text}" for text in _check_columns(self.info, [labels])]
+            if not wrong_labels:  # in alphabetical order, or that of the numbers
+                self.labels = np.unique(self.info[labels], return_inverse=True)[1].tolist()
+            problems += wrong_labels
         if root is None and info_file is not None:
             root = Path(info_file).parent
         root = None if root is None else Path(root)
@@ -351,7 +383,8 @@ def _make_feature(entry: Any, info: "pd.DataFrame", root: Path | None) -> Datase
         )
     if not isinstance(feature.name, str) or not feature.name:
         raise ConfigError(
-            f'expected a class with a name, got {feature.name!r}. Add to it: name = "..."'
+            f'expected a feature with a name, got {feature.name!r}. Give it one: name = "..." in'
+            ' the class, or name="..." in the partial.'
         )
     return feature
 

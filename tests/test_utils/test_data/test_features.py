@@ -217,12 +217,17 @@ class Nameless(DatasetFeature):
         ([Label], {"transforms": "utils.data.features.channel_lats"}, r"channel_last\"\?"),
         ([], {}, r"SAMPLED_FEATURES: expected a list of classes derived .* got \[\]"),
         (["utils.data.features.Sinset"], {}, r'SAMPLED_FEATURES, utils.*got "Sinset"'),
-        ([Nameless], {}, r"SAMPLED_FEATURES, Nameless: expected a class with a name, got ''"),
+        ([Nameless], {}, r"SAMPLED_FEATURES, Nameless: expected a feature with a name, got ''"),
         ([dict], {}, r"SAMPLED_FEATURES, dict: TypeError"),
         ([Synset(INFO)], {}, r"SAMPLED_FEATURES, Synset: expected a class derived"),
         ([Synset, Synset], {}, r'expected one feature of the name "synset", got another'),
         ([partial(ColumnFeature, column="agee")], {},
          r'ColumnFeature: expected one of the columns synset, label, age, got "agee".*"age"'),
+        ([partial(ColumnFeature, column=["age"])], {}, "expected a feature with a name, got ''"),
+        ([partial(ColumnFeature, column=["age", "synset"], name="a")], {},
+         r"expected columns of numbers in a list, got text in age, synset"),
+        ([partial(ColumnFeature, column=["age", "x"], name="a")], {}, r'columns .* got "x"'),
+        ([Label], {"labels": "lable"}, r'labels: expected one of the columns .*"label"'),
         ([partial(RgbImage, size=3)], {}, r"RgbImage: TypeError: .*size"),
         ([partial(FileFeature, column="synset")], {}, r"expected a file, got none at n03764736"),
         ([Label], {"subset": "val"}, r"holdout: expected one with subset"),
@@ -267,6 +272,28 @@ def test_mistakes_that_only_a_sample_shows_name_function_and_field(sampled, argu
     dataset = make(*sampled, **arguments)
     with pytest.raises(ValueError, match=message):
         dataset[1]
+
+
+def test_columns_in_a_list_are_an_array():
+    one = partial(ColumnFeature, column=["age"], name="one")
+    both = partial(ColumnFeature, column=["age", "label"], name="both")
+    batch = batch_of(make(one, both))
+    assert batch.x["one"].tolist() == [[1.5], [2.5], [3.5], [4.5]]
+    assert batch.x["both"].tolist() == [[1.5, 0], [2.5, 1], [3.5, 1], [4.5, 0]]
+    assert batch.x["both"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("column", ["label", "synset"])
+def test_labels_balance_the_classes(column):
+    info = pd.concat([INFO] + [INFO.iloc[:1]] * 8, ignore_index=True)  # 9, 1, 1 and 1 of a synset
+    dataset = make(Label, Synset, info=info, labels=column)
+    assert len(dataset.labels) == 12
+    options = {"batch_size": 12, "balanced": True}
+    loader = make_loader(dataset, options, 0, torch.device("cpu"), True)
+    (batch,) = loader
+    values = batch.x[column] if column == "synset" else batch.x[column].tolist()
+    n_each = 12 // info[column].nunique()
+    assert {value: list(values).count(value) for value in values} == dict.fromkeys(values, n_each)
 
 
 def test_gaps_in_a_column_are_named():
