@@ -27,6 +27,7 @@ from utils.data.labels import (
     find_in_folders,
     find_in_table,
     make_samples,
+    order_identities,
 )
 from utils.data.pairs import shorten_list
 from utils.data.preprocess import Preprocess, check_preprocess
@@ -375,7 +376,8 @@ class IdentityFolder(LabelledImages):
     val must be in base.
 
     The target y of train: scalar int64, the number of the identity. Of val a dict: "label", the
-    same, and "gallery", bool: queries from val/ (False) are searched among those of base/ (True).
+    same, with numbers beyond those of the training for identities that it does not have, and
+    "gallery", bool: queries from val/ (False) are searched among those of base/ (True).
 
     Args:
         root: The folder of the three folders.
@@ -410,7 +412,9 @@ class IdentityFolder(LabelledImages):
         samples = NO_SAMPLES
         if found.files and not problems:
             everything = Split("all", (), None, 0)
-            samples, problems = make_samples(found, "embedding", None, everything, str(root))
+            known, _ = find_identities(root, ["train"])  # which need not be there
+            order = order_identities(known, found)
+            samples, problems = make_samples(found, "embedding", order, everything, str(root))
         if part == "val":
             is_gallery = torch.tensor([name.startswith("base/") for name in samples.names])
             problems += _check_gallery(root, samples, is_gallery)

@@ -400,7 +400,9 @@ def make_samples(
         held, problems = held_out(found.names, *split[1:], f"the pictures of {where}")
         is_val = split.subset == "val"
         rows = [i for i, name in enumerate(found.names) if (name in held) == is_val]
-    if task == "embedding":  # identities are numbered among themselves
+    if task == "embedding":
+        known = [i for i, name in enumerate(found.names) if name not in held]
+        classes = classes or order_identities(_take(found, known), _take(found, rows))
         found, rows, held = _take(found, rows), list(range(len(rows))), set()
     if problems or not rows:
         return NO_SAMPLES, problems
@@ -420,6 +422,20 @@ def make_samples(
             logger.warning("%s: there are no pictures of %s", where, some(empty))
     found = _take(found, rows)
     return Samples(found.names, found.files, y, names, labels), problems
+
+
+def order_identities(*parts: Labelled) -> list[str]:
+    """Return the identities of some samples, those of the first part before the others.
+
+    Validation numbers them in this order, those of the training first: a number means the same
+    identity in both, and one that training has not shown has a number beyond its own.
+    """
+    names: dict[str, None] = {}
+    for found in parts:
+        labels = sorted(set(_as_text(found.labels)))
+        is_numeric = found.labels.dtype.kind == "f"
+        names |= dict.fromkeys(sorted(labels, key=float) if is_numeric else labels)
+    return list(names)
 
 
 def _take(found: Labelled, rows: Sequence[int]) -> Labelled:

@@ -124,11 +124,12 @@ def test_one_folder_is_split(root, options, val):
     assert val == "a third" or parts[1].names == val
 
 
-def test_identities_are_numbered_in_their_subset(root):
-    options = {"task": "embedding", "holdout": ["bee/*", "cat/*"]}
-    val = ClassFolder(root, subset="val", **options)
-    assert val.classes == ["bee", "cat"] and val.labels == [0, 0, 0, 1, 1]
-    assert ClassFolder(root, subset="train", **options).classes == ["ant"]
+def test_identities_of_the_training_are_numbered_first(root):
+    options = {"task": "embedding", "holdout": ["ant/*", "cat/*"]}
+    train, val = (ClassFolder(root, subset=subset, **options) for subset in ("train", "val"))
+    assert train.classes == ["bee"] and set(train.labels) == {0}
+    assert val.classes == ["bee", "ant", "cat"] and sorted(set(val.labels)) == [1, 2]
+    assert [val.classes[label] for label in val.labels] == [n.split("/")[0] for n in val.names]
 
 
 def test_what_is_wrong_with_folders_is_told_at_once(root):
@@ -495,9 +496,9 @@ def test_queries_are_told_from_the_gallery(identities):
     train, val = IdentityFolder(identities), IdentityFolder(identities, part="val")
     assert train.classes == ["a", "b"] and [int(y) for _, y in train] == train.labels == [0, 1]
     assert val.names == ["base/x/1", "base/x/2", "base/y/1", "val/x/1", "val/y/1"]
-    assert val.classes == ["x", "y"]
+    assert val.classes == ["a", "b", "x", "y"]
     (batch, rest) = load(val)
-    assert batch.y["label"].tolist() + rest.y["label"].tolist() == [0, 0, 1, 0, 1] == val.labels
+    assert batch.y["label"].tolist() + rest.y["label"].tolist() == [2, 2, 3, 2, 3] == val.labels
     assert batch.y["gallery"].tolist() + rest.y["gallery"].tolist() == [True] * 3 + [False] * 2
     assert batch.y["label"].dtype == torch.int64 and batch.y["gallery"].dtype == torch.bool
 
@@ -508,12 +509,23 @@ def test_identities_may_stand_in_tables(identities):
         lines = [f"{file.parent.name}/{file.name},{ord(file.parent.name)}" for file in files]
         (identities / place).write_text("\n".join(["image_path,label", *lines, ""]))
     val = IdentityFolder(identities, part="val")
-    assert val.classes == [str(ord("x")), str(ord("y"))] and val.labels == [0, 0, 1, 0, 1]
+    assert val.classes == [str(ord(name)) for name in "abxy"] and val.labels == [2, 2, 3, 2, 3]
     assert IdentityFolder(identities).classes == [str(ord("a")), str(ord("b"))]
     (identities / "base" / "more.csv").write_text("image_path,label\n")
     assert "expected one table, got" in "\n".join(
         problems_of(IdentityFolder, identities, part="val")
     )
+
+
+def test_an_identity_has_one_number_in_training_and_validation(identities):
+    for part in ("base", "val"):
+        draw(identities / part / "b" / "7.png")
+    val = IdentityFolder(identities, part="val")
+    assert {
+        name.split("/")[1]: label for name, label in zip(val.names, val.labels, strict=True)
+    } == {"b": 1, "x": 2, "y": 3}
+    shutil.rmtree(identities / "train")  # as where a trained network is tried
+    assert IdentityFolder(identities, part="val").labels == [0, 1, 1, 2, 0, 1, 2]
 
 
 def test_each_query_must_be_in_the_gallery(identities):
@@ -532,7 +544,7 @@ def test_each_query_must_be_in_the_gallery(identities):
 
 def test_a_transform_of_a_gallery_leaves_its_target(identities):
     batch = load(IdentityFolder(identities, part="val", transform="hard"))[0]
-    assert batch.y["label"].tolist() == [0, 0, 1]
+    assert batch.y["label"].tolist() == [2, 2, 3]
 
 
 def test_they_are_found_under_utils_data(caplog):
