@@ -17,6 +17,7 @@ _MODULES = {
     "Preprocess": "preprocess",
     "SyntheticScenes": "synthetic",
     "TableRows": "datasets",
+    "TorchvisionDataset": "vision",
     "from_arrays": "datasets",
 }
 __all__ = list(_MODULES)

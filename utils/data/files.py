@@ -346,12 +346,28 @@ def _read_picture(path: Path, as_mask: bool = False, **_: Any) -> np.ndarray:
     from PIL import Image
 
     with Image.open(path, formats=_PICTURES) as image:
-        _picture_channels(image, as_mask)
-        if image.mode == "P" and not as_mask:
-            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-        elif image.mode == "CMYK":
-            image = image.convert("RGB")
-        array = np.asarray(image)
+        return to_array(image, as_mask)
+
+
+def to_array(image: Any, as_mask: bool = False) -> np.ndarray:
+    """Return a picture of Pillow as an array, as `read_array` does a file of it.
+
+    Args:
+        image: A PIL.Image.Image.
+        as_mask: Take the indices of a palette instead of its colours.
+
+    Returns:
+        (H, W) or (H, W, C), uint8 where the picture has 8 bits or one.
+
+    Raises:
+        ValueError: It is of a mode that is not known, such as Lab, or is several pictures.
+    """
+    _picture_channels(image, as_mask)
+    if image.mode == "P" and not as_mask:
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    elif image.mode == "CMYK":
+        image = image.convert("RGB")
+    array = np.asarray(image)
     return array.astype(np.uint8) if array.dtype == bool else array
 
 
@@ -369,7 +385,8 @@ def _picture_channels(image: Any, as_mask: bool) -> int:
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise ValueError("several pictures in one file")
     # Pillow would cut it to 8 bits without a word; the fourth entry of a tile is the mode on disk
-    if image.mode != "I;16" and any("16" in str(tile[3]) for tile in image.tile):
+    tiles = getattr(image, "tile", ())  # of an open file alone
+    if image.mode != "I;16" and any("16" in str(tile[3]) for tile in tiles):
         raise ValueError("16-bit colour, which needs .tif or .npy")
     if image.mode == "P" and not as_mask:
         return 4 if image.has_transparency_data else 3

@@ -42,6 +42,10 @@ from utils.data.transforms import (
 )
 
 NUM_HEADERS = 2000
+REMEDY = (
+    'Make them equal by PREPROCESS: "channels" is "gray" or "rgb", "size" or "short_side" and '
+    '"crop" are heights and widths; or by a transform that cuts them out.'
+)
 
 Transforms = str | Transform | Sequence[str | Transform] | None
 
@@ -161,7 +165,7 @@ class LabelledImages(Dataset):
         if self._form is not None and form != self._form:
             raise ValueError(
                 f"expected a picture of {_describe(self._form)} as the others are, got "
-                f"{_describe(form)}. {_REMEDY}"
+                f"{_describe(form)}. {REMEDY}"
             )
 
     def _form_of(self, height: int, width: int, channels: int) -> tuple[int, ...]:
@@ -192,7 +196,7 @@ class LabelledImages(Dataset):
             named = "; ".join(f"{_describe(form)} in {some(forms[form])}" for form in others[:3])
             problems.append(
                 f"expected pictures of one size and equal channels, got {_describe(common)} in "
-                f"{len(forms[common])} files, but {named}. {_REMEDY}"
+                f"{len(forms[common])} files, but {named}. {REMEDY}"
             )
         if len(forms) == 1:
             problems += self._check_channels({_full(size)[2] for size in sizes.values()})
@@ -216,12 +220,6 @@ class LabelledImages(Dataset):
             except ValueError as error:
                 problems.append(str(error))
         return sorted(set(problems))
-
-
-_REMEDY = (
-    'Make them equal by PREPROCESS: "channels" is "gray" or "rgb", "size" or "short_side" and '
-    '"crop" are heights and widths; or by a transform that cuts them out.'
-)
 
 
 def _full(shape: Sequence[int]) -> tuple[int, int, int]:

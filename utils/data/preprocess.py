@@ -105,6 +105,27 @@ class Preprocess:
         """
         return self.normalise(self.crop(self.prepare(array)))
 
+    def batch(self, arrays: np.ndarray) -> Tensor:
+        """Make the tensors of many arrays of one size, with the bits of a call for each.
+
+        Args:
+            arrays: (N, H, W) or (N, H, W, C).
+
+        Returns:
+            (N, C, H, W) float32, contiguous.
+
+        Raises:
+            ValueError: As a call.
+        """
+        if self.channels or self.short_side or self.out_size:  # not done number by number
+            return torch.stack([self(array) for array in arrays])
+        view = arrays[:, None] if arrays.ndim == 3 else arrays.transpose(0, 3, 1, 2)
+        self.ch_out(view.shape[1])
+        x = torch.from_numpy(np.array(view, dtype=np.float32, order="C"))  # (N, C, H, W)
+        if self._scale is not None:
+            x.mul_(self._scale)
+        return self.normalise(x)
+
     def prepare(self, array: np.ndarray, whole: bool = False) -> Tensor:
         """Make the tensor, but leave `crop` and `normalise` to be done; in between is augmented.
 
@@ -165,7 +186,7 @@ class Preprocess:
         """Subtract the mean and divide by std.
 
         Args:
-            x: (C, H, W) float32; it is left as it is.
+            x: (C, H, W) or (N, C, H, W) float32; it is left as it is.
         """
         if self._mean is not None:
             x = x - self._mean
