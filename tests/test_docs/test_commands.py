@@ -310,6 +310,7 @@ def read_line(words: list[str]) -> None:
 def test_every_page_is_linked(page):
     index = (ROOT_PATH / "docs" / "index.rst").read_text(encoding="utf-8")
     assert page.stem == "index" or f"   {page.stem}\n" in index
+    assert page.stem not in ("search", "genindex", "py-modindex"), "Sphinx makes one of this name"
 
 
 def test_links_of_the_readme_lead_to_files():

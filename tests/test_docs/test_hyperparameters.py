@@ -1,4 +1,4 @@
-"""The page "Search": its space is one, and a search writes the files that it lists."""
+"""The page "Search of hyperparameters": its space is one, a search writes the files it lists."""
 
 import re
 
@@ -12,7 +12,7 @@ from tests.test_training.test_search import make_search, stand_in  # noqa: F401,
 
 
 def test_the_space_of_the_page_is_one():
-    (block,) = read_blocks("search.rst", "python")
+    (block,) = read_blocks("hyperparameters.rst", "python")
     config = make_config(MODEL=ConvNet, MODEL_CONFIG={"ch_in": 1, "n_classes": 3})
     assert check_space(block.run()["search_space"], config) == []
 
@@ -20,7 +20,7 @@ def test_the_space_of_the_page_is_one():
 @pytest.mark.usefixtures("stand_in")
 def test_a_search_writes_the_files_of_the_page(tmp_path):
     pytest.importorskip("optuna")
-    (files,) = read_blocks("search.rst", "text")
+    (files,) = read_blocks("hyperparameters.rst", "text")
     search, _ = make_search(tmp_path, n_trials=1)
     search.start()
     search.run()
