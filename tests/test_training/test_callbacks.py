@@ -420,6 +420,22 @@ def test_the_line_for_predict_can_be_pasted(tmp_path, monkeypatch):
     assert re.search(r"--weights '/.*my data/.*/best.pth'$", text.splitlines()[-1])
 
 
+class Stopped(Callback):
+    """Is stopped after the first epoch."""
+
+    def on_epoch_end(self, run, metrics):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_run_that_was_stopped_shows_how_to_go_on(tmp_path):
+    with pytest.raises(RunInterrupted):
+        train("pytorch", tmp_path, CALLBACKS=[Stopped])
+    (log,) = tmp_path.glob("logs/*/train.log")
+    places = f"LOG_DIR={tmp_path}/logs WEIGHT_DIR={tmp_path}/weights DATA_DIR={tmp_path}/data"
+    command = f"python train.py --resume {log.parent.name} {places}"
+    assert log.read_text().splitlines()[-1] == f"  resume  {command}"
+
+
 # ------------------------------------------------------------------------------------ figures
 
 

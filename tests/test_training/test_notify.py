@@ -137,7 +137,7 @@ def test_the_text_of_a_run_that_is_done(tmp_path, outbox):
     for name, path in result["paths"].items():
         assert f"{name:>10}  {path}" in text.splitlines()
     assert text.splitlines()[-1] == (
-        f"predict  python predict.py -i FILES -o DIR --weights {result['paths']['best']}"
+        f"   predict  python predict.py -i FILES -o DIR --weights {result['paths']['best']}"
     )
     assert "resume" not in text and "\n\n\n" not in text
 
@@ -150,7 +150,7 @@ def test_the_text_of_a_run_that_failed(tmp_path, outbox):
     tail = text.split("The last lines of train.log:\n\n")[1].splitlines()
     assert tail == log_of(tmp_path).splitlines()[: len(tail)]
     assert "Traceback (most recent call last):" in tail and len(tail) <= 30
-    assert any(line.startswith("predict  python predict.py -i FILES") for line in lines)
+    assert any(line.startswith("   predict  python predict.py -i FILES") for line in lines)
 
 
 def test_the_command_of_the_mail_resumes(tmp_path):
@@ -161,8 +161,8 @@ def test_the_command_of_the_mail_resumes(tmp_path):
         run.save_checkpoint()
         raise RunInterrupted(signal.SIGTERM)
     text = describe_end(run, run.result() | {"status": "interrupted"})
-    (line,) = [line for line in text.splitlines() if line.startswith(" resume")]
-    python, script, *arguments = shlex.split(line.removeprefix(" resume"))
+    (line,) = [line for line in text.splitlines() if line.startswith("    resume")]
+    python, script, *arguments = shlex.split(line.removeprefix("    resume"))
     assert (python, script) == ("python", "train.py")
     name = run.record.name
     assert arguments[:2] == ["--resume", name]

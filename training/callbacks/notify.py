@@ -3,7 +3,6 @@
 import faulthandler
 import logging
 import os
-import shlex
 import socket
 import tempfile
 import time
@@ -12,10 +11,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config.config import global_config
 from config.errors import ConfigError, shorten
 from training.callbacks.base import Callback
-from training.callbacks.progress import tabulate_result
+from training.callbacks.progress import list_commands, tabulate_result
 from utils.logging.curves import draw_curves
 from utils.notify import make_notifiers, tell
 from utils.notify.delivery import DEADLINE
@@ -141,7 +139,8 @@ def describe_end(run: "Run", result: Mapping[str, Any]) -> str:
         parts.append(result["error"])
     parts.append("\n".join(tabulate_result(result)))
     parts.append("\n".join(f"{name:>10}  {path}" for name, path in result["paths"].items()))
-    parts.append("\n".join(_commands(run, result)))
+    commands = list_commands(run, result)
+    parts.append("\n".join(f"{name:>10}  {command}" for name, command in commands.items()))
     if result["status"] == "failed":
         lines = _read_end(Path(run.record.log_dir, "train.log"))
         parts.append(f"The last lines of train.log:\n\n{lines}")
@@ -171,21 +170,6 @@ def _best(result: Mapping[str, Any]) -> str:
 
 def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
-
-
-def _commands(run: "Run", result: Mapping[str, Any]) -> list[str]:
-    paths, lines = result["paths"], []
-    if "best" in paths:
-        weights = shlex.quote(str(Path(paths["best"]).resolve()))
-        lines.append(f"predict  python predict.py -i FILES -o DIR --weights {weights}")
-    if "checkpoint" in paths and result["status"] != "done":
-        folders = [
-            f" {name}={shlex.quote(str(Path(run.record.folders[name]).resolve()))}"
-            for name in ("LOG_DIR", "WEIGHT_DIR", "DATA_DIR")
-            if run.record.folders[name] != global_config[name]
-        ]
-        lines.append(f" resume  python train.py --resume {result['run']}{''.join(folders)}")
-    return lines
 
 
 def _read_end(path: Path) -> str:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichProgress
 from torch import nn
 
+from config.config import global_config
 from training.callbacks.base import Callback
 from utils.distributed import world_size
 from utils.torchutils import count_parameters
@@ -114,9 +115,8 @@ class Progress(Callback):
         for name in ("best", "last", "curves", "log_dir", "table"):
             if name in paths:
                 run.say(f"{name:>8}  {paths[name]}")
-        if "best" in paths:
-            weights = shlex.quote(paths["best"])
-            run.say(f" predict  python predict.py -i FILES -o DIR --weights {weights}")
+        for name, command in list_commands(run, result).items():
+            run.say(f"{name:>8}  {command}")
 
 
 def choose_columns(names: Collection[str], room: int) -> list[str]:
@@ -149,6 +149,22 @@ def tabulate_result(result: Mapping[str, Any]) -> list[str]:
     for name, cells in rows.items():
         lines.append(f"{titles[name]:{width}}{''.join(f'{_short(name, c):>12}' for c in cells)}")
     return [line.rstrip() for line in lines]
+
+
+def list_commands(run: "Run", result: Mapping[str, Any]) -> dict[str, str]:
+    """Return the commands for what comes next, by what they do: to be pasted into a shell."""
+    paths, commands = result["paths"], {}
+    if "best" in paths:
+        weights = shlex.quote(str(Path(paths["best"]).resolve()))
+        commands["predict"] = f"python predict.py -i FILES -o DIR --weights {weights}"
+    if "checkpoint" in paths and result["status"] != "done":
+        folders = [
+            f" {name}={shlex.quote(str(Path(run.record.folders[name]).resolve()))}"
+            for name in ("LOG_DIR", "WEIGHT_DIR", "DATA_DIR")
+            if run.record.folders[name] != global_config[name]
+        ]
+        commands["resume"] = f"python train.py --resume {result['run']}{''.join(folders)}"
+    return commands
 
 
 def _describe_model(module: nn.Module) -> str:
