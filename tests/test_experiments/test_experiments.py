@@ -10,11 +10,22 @@ import pytest
 import torch
 from PIL import Image
 
+import predict
 import train
 from config.codec import decode_config, encode_config, to_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {path.stem: path for path in sorted((ROOT / "experiments").glob("[!_]*.py"))}
+# networks that learn nothing in seconds need no weights, and small pictures no workers
+TINY_CSV = [
+    "EPOCHS=1",
+    "DATA_LOADER_CONFIG.batch_size=8",
+    "DATA_LOADER_CONFIG.num_workers=0",
+    "PREPROCESS.short_side=36",
+    "PREPROCESS.crop=[32, 32]",
+    "MODEL_CONFIG.weights=None",
+    "MODEL_CONFIG.name=mobilenet_v3_small",
+]
 TINY = {
     "scenes": [
         "EPOCHS=2",
@@ -26,13 +37,39 @@ TINY = {
     "digits": ["EPOCHS=1", "DATA_LOADER_CONFIG.batch_size=128", "MODEL_CONFIG.bulk_ch=2"],
     "features": ["EPOCHS=1", "DATA_LOADER_CONFIG.batch_size=256", "MODEL_CONFIG.bulk_ch=2"],
     "membrane": ["EPOCHS=2", "MODEL_CONFIG.bulk_ch=1", "MODEL_CONFIG.n_recursions=1"],
+    "multiclass_csv": TINY_CSV,
+    "multilabel_csv": TINY_CSV,
 }
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """Make slices and labels with the names and the values that experiments/membrane.py expects."""
-    folder = tmp_path_factory.mktemp("slices")
+    """Make a small data set for each experiment that expects files, with the names it expects.
+
+    Those of tables have a folder of the experiment's name; see `run`.
+    """
+    folder = tmp_path_factory.mktemp("data")
+    write_slices(folder)
+    write_tables(folder / "multiclass_csv", "label", lambda i: ["ant", "bee", "cat"][i % 3])
+    write_tables(folder / "multilabel_csv", "big,red", lambda i: f"{i % 2},{i // 2 % 2}.0")
+    return folder
+
+
+def write_tables(folder, columns, label):
+    """Write pictures of different sizes and the tables of training and test beside them."""
+    draw = np.random.default_rng(0)
+    for part, n in (("train", 18), ("test", 4)):
+        (folder / "images" / part).mkdir(parents=True)
+        lines = [f"image_path,{columns}"]
+        for i in range(n):
+            values = draw.integers(0, 256, (40 + i, 50, 3), dtype=np.uint8)
+            Image.fromarray(values).save(folder / "images" / part / f"{i}.jpg")
+            lines.append(f"{i}.jpg,{label(i)}")
+        (folder / f"{part}_metadata.csv").write_text("\n".join(lines))
+
+
+def write_slices(folder):
+    """Write slices and labels with the names and the values of experiments/membrane.py."""
     rng = np.random.default_rng(0)
     for name in ("image", "label"):
         (folder / name).mkdir()
@@ -43,11 +80,12 @@ def data_dir(tmp_path_factory):
         Image.fromarray(np.where(cells, 255, 0).astype(np.uint8)).save(
             folder / "label" / f"{stem}.png"
         )
-    return folder
 
 
 def run(config, folder, data_dir, *arguments):
     """Train as the command line does; return the run's folder of logs and that of weights."""
+    own = data_dir / config.stem
+    data_dir = own if own.is_dir() else data_dir
     folders = [f"LOG_DIR={folder}/logs", f"WEIGHT_DIR={folder}/weights", f"DATA_DIR={data_dir}"]
     assert train.main([str(config), *folders, "NUM_THREADS=1", *arguments]) == 0
     (metrics,) = (folder / "logs").glob("*/metrics.csv")
@@ -79,7 +117,8 @@ def test_every_routine_trains_it_to_the_same_bits(name, tmp_path, data_dir):
 @pytest.mark.parametrize("name", FILES)
 def test_the_captured_config_repeats_the_run(name, tmp_path, data_dir):
     first = run(FILES[name], tmp_path / "first", data_dir, *TINY[name])
-    again = run(first[0] / "config.yaml", tmp_path / "again", data_dir)
+    config = (first[0] / "config.yaml").rename(tmp_path / f"{name}.yaml")
+    again = run(config, tmp_path / "again", data_dir)
     assert read_bits(*again) == read_bits(*first)
 
 
@@ -122,6 +161,22 @@ def test_water_and_buildings_are_found_by_the_end(tmp_path, data_dir):
     assert f1[0] < 0.7
     assert f1[-1] > 0.95
     assert loss[-1] < loss[0] / 5
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [("multiclass_csv", ["ant", "bee", "cat"]), ("multilabel_csv", ["big", "red"])],
+)
+def test_a_table_says_what_the_classes_are(name, classes, tmp_path, data_dir):
+    pytest.importorskip("torchvision")
+    log_dir, weight_dir = run(FILES[name], tmp_path, data_dir, *TINY[name])
+    config = decode_config((log_dir / "config.yaml").read_text(encoding="utf-8"))
+    meta = torch.load(weight_dir / "best.pth", weights_only=True)["meta"]
+    assert config["CLASSES"] == meta["CLASSES"] == classes
+    assert config["MODEL_CONFIG"]["num_classes"] == len(classes)
+    picture = data_dir / name / "images" / "test" / "3.jpg"
+    place = ["-o", str(tmp_path / "out"), "--weights", str(weight_dir / "best.pth")]
+    assert predict.main(["-i", str(picture), *place, "DEVICE=cpu"]) == 0
 
 
 def test_slices_held_out_are_not_trained_on(data_dir):

@@ -1,0 +1,68 @@
+"""Tell which one of several classes a picture shows: pictures and a table with a label for each.
+
+    python train.py experiments/multiclass_csv.py DATA_DIR=/path/to/train_dataset
+
+DATA_DIR holds pictures of any sizes and two tables, which may also lie beside it:
+
+    train_metadata.csv   image_path,label        images/train/1.jpg  2.jpg ...
+    test_metadata.csv    image_path,label        images/test/1.jpg  2.jpg ...
+
+A label is the number of its class from 0, or its name: the names become CLASSES by themselves, and
+the network gets as many outputs. A fifth of the first table is for validation; the second is looked
+at once, at the end. What does not fit (a label without picture, a picture without label, an empty
+cell, a class that training has not seen) is told before anything is trained.
+
+For data of your own copy this file and edit the lines at the mark EDIT. For a folder per class,
+cats/1.jpg and dogs/1.jpg, take ClassFolder instead of ImageTable, and of the tables
+
+    train = {"root": "train", "holdout": 0.2}
+    test = {"root": "test"}
+
+The first time the weights that torchvision has for ImageNet are downloaded, 45 MB. Without them,
+or for pictures that are no photographs, MODEL_CONFIG.weights=None trains from nothing.
+"""
+
+import torch
+from torch import nn
+
+from models.zoo import classifier
+from utils.data import ImageTable
+from utils.metrics import accuracy, f1
+
+# EDIT: data. Paths start at DATA_DIR, those in a table at the folder where they are found.
+train = {"path": "train_metadata.csv", "holdout": 0.2}
+test = {"path": "test_metadata.csv"}
+# EDIT: how pictures become numbers: the middle of each, as the weights were trained, with the mean
+# and std of ImageNet. Smaller is faster: {"short_side": 128, "crop": [112, 112]}
+look = {"channels": "rgb", "short_side": 256, "crop": [224, 224], "scale": 1 / 255}
+look |= {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
+train_config = {
+    "SESSION_NAME": "multiclass-csv",
+    "EPOCHS": 20,
+    "TASK": "multiclass",
+    "PREPROCESS": look,  # travels in the weights file, so predict.py does the same
+    "TRAIN_DATASET": ImageTable,
+    "TRAIN_DATASET_CONFIG": {
+        **train,
+        "subset": "train",  # all but the holdout
+        "transform": "medium",  # augmentation, new in every epoch: light, medium or hard
+    },
+    "VAL_DATASET": ImageTable,
+    "VAL_DATASET_CONFIG": {**train, "subset": "val"},
+    "TEST_DATASET": ImageTable,  # EDIT: without a second table remove both lines
+    "TEST_DATASET_CONFIG": test,
+    "DATA_LOADER_CONFIG": {"batch_size": 32, "num_workers": 2},
+    # EDIT: model; any of models.zoo.CLASSIFIERS
+    "MODEL": classifier,
+    "MODEL_CONFIG": {"name": "resnet18", "weights": "DEFAULT"},
+    # EDIT: training
+    "LOSS": nn.CrossEntropyLoss,
+    "LOSS_CONFIG": {"label_smoothing": 0.1},  # so that a wrong label costs less
+    "OPTIMIZER": torch.optim.AdamW,
+    "OPTIMIZER_CONFIG": {"lr": 5e-4},
+    "ONE_CYCLE": True,  # the rate rises to lr, then falls to zero at the end of EPOCHS
+    "METRICS": {"accuracy": accuracy, "f1": f1},
+    "MONITOR": "val_accuracy",  # best.pth is from the epoch where this is best
+    "MONITOR_MODE": "max",
+}
