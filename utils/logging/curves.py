@@ -1,14 +1,14 @@
 """The learning curves of a run as a picture: a panel for the loss, and one for each metric."""
 
-import io
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from utils.logging.figure import new_figure
+
 _COLOURS = {"train": "#0072b2", "val": "#d55e00"}  # the colour-blind can tell them apart
 _MOST = 12  # panels
 _SIZE = (3.4, 2.3)  # width and height of a panel [inches]
-_DPI = 120
 _LOG_RATIO = 30  # a loss that falls by more is drawn on a logarithmic axis
 _DOTS = 25  # with more epochs a line has no dots
 
@@ -29,30 +29,20 @@ def draw_curves(
     Raises:
         ImportError: matplotlib is not installed.
     """
-    import matplotlib  # it takes a second
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure  # without pyplot: the user's backend is left alone
-
     panels = group_values(rows)
     shown = list(panels.items())[:_MOST]
     n_columns = {0: 1, 1: 1, 2: 2, 4: 2}.get(len(shown), 3)
     n_rows = max(1, math.ceil(len(shown) / n_columns))
     best = f"best epoch {best_epoch}" if best_epoch is not None else ""
     more = f"{len(panels) - len(shown)} more in metrics.csv" if len(panels) > len(shown) else ""
-    # the same picture whatever the user's own style is; a name may hold a $
-    own = {"font.size": 9, "text.parse_math": False, "axes.formatter.useoffset": False}
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **own}):
-        size = (max(n_columns * _SIZE[0], 5), n_rows * _SIZE[1] + 0.3)
-        figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
-        FigureCanvasAgg(figure)
+    size = (max(n_columns * _SIZE[0], 5), n_rows * _SIZE[1] + 0.3)
+    with new_figure(*size) as (figure, file):
         figure.suptitle("    ".join(filter(None, (title, best, more))), fontsize=9)
         axes = list(figure.subplots(n_rows, n_columns, sharex=True, squeeze=False).flat)
         for panel, (name, series) in zip(axes, shown, strict=False):
             _draw_panel(panel, name, series, best_epoch)
         for panel in axes[len(shown) :]:
             panel.set_axis_off()
-        file = io.BytesIO()
-        figure.savefig(file, format="png")
     return file.getvalue()
 
 
