@@ -33,7 +33,11 @@ Predict all samples of a dataset by the network of a weights file. Into OUTPUT_D
   samples.csv     a row of each: name, target, prediction, confidence, loss, metrics
   metrics.json    loss and metrics of the whole set, with the names and bits of the training's
   metrics.csv     the same
+  evaluation.json the same with bootstrap intervals; confusion.*, classes.csv, worst.png, as on
+                  the page "What a run got wrong"
   config.yaml     the config; it can be run again"""
+
+_N_RESAMPLES = 1000  # of the intervals
 
 say = functools.partial(complain, script="run_prediction.py")
 
@@ -125,6 +129,7 @@ def predict(
     from config.errors import ConfigError
     from config.keys import with_defaults
     from models.outputs import write_table
+    from models.results import write_results
     from utils.path import write_json
     from utils.torchutils import torch_settings
 
@@ -144,8 +149,11 @@ def predict(
             raise ConfigError(f"DATASET, first batch: {kind}{error}") from error
         folder = make_folder(config, global_config)
         write_config(folder, config | ({} if dataset is None else {"DATASET": dataset}))
-        write_samples(folder, itertools.chain([first], batches), evaluation, config)
+        table = write_samples(folder, itertools.chain([first], batches), evaluation, config)
         metrics = evaluation.values()
+        if evaluation.has_targets:
+            about = {"set": "prediction", "weights": config["WEIGHTS"]}
+            write_results(folder, evaluation, table, about, with_pictures=config["OUTPUTS"])
     paths = {"output_dir": folder, "samples": folder / "samples.csv"}
     if metrics:
         write_json(folder / "metrics.json", metrics)
@@ -207,8 +215,6 @@ def build(
     metrics = attempt(problems, as_metrics, config["METRICS"])
     if problems:
         raise ConfigError(problems)
-    names = getattr(dataset, "names", None)
-    has_names = isinstance(names, (list, tuple)) and len(set(map(str, names))) == len(dataset)
     evaluation = attempt(
         problems,
         Evaluation,
@@ -217,8 +223,8 @@ def build(
         loss,
         metrics,
         config["MIXED_PRECISION"],
-        list(map(str, names)) if has_names else None,
-        getattr(dataset, "has_targets", True),
+        config["LOSS_CONFIG"].get("ignore_index"),
+        _N_RESAMPLES,
         where="METRICS: ",
     )
     if problems:
@@ -305,8 +311,8 @@ def write_samples(
     batches: Iterable[tuple["torch.Tensor", list[dict[str, Any]]]],
     evaluation: "Evaluation",
     config: Mapping[str, Any],
-) -> None:
-    """Write the outputs of each sample and, at the end or when stopped, samples.csv."""
+) -> list[dict[str, Any]]:
+    """Write the outputs of each sample and, at the end or when stopped, samples.csv; return it."""
     from rich.console import Console
     from rich.progress import track
 
@@ -333,6 +339,7 @@ def write_samples(
     finally:
         if table:
             write_table(folder / "samples.csv", table)
+    return table
 
 
 if __name__ == "__main__":

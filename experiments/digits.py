@@ -13,6 +13,7 @@ from torch import nn
 
 from config.search import choice, interval
 from models import ConvNet
+from training.callbacks import Ledger
 from utils.data import Digits
 from utils.metrics import accuracy, f1
 
@@ -40,6 +41,7 @@ train_config = {
     "METRICS": {"accuracy": accuracy, "f1": f1},
     "MONITOR": "val_accuracy",  # best.pth is from the epoch where this is best
     "MONITOR_MODE": "max",
+    "CALLBACKS": [Ledger],  # at the end: confusions, worst digits, how sure the accuracy is
 }
 
 # EDIT: what `python hyperparameter.py experiments/digits.py` searches, 20 trials in two minutes

@@ -186,12 +186,15 @@ def name_output(name: str, prefix: str, suffix: str, taken: set[str]) -> str:
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as CSV, numbers by repr; what a row lacks stays empty."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
+    write_rows(path, columns, [[row.get(name, "") for name in columns] for row in rows])
+
+
+def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write lists of cells as CSV below a header, numbers by repr."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(map(cell, columns))
-    for row in rows:
-        values = [row.get(name, "") for name in columns]
-        writer.writerow([cell(v) if isinstance(v, str) else repr(v) for v in values])
+    writer.writerow(map(cell, header))
+    writer.writerows([cell(v) if isinstance(v, str) else repr(v) for v in row] for row in rows)
     write_atomic(path, file.getvalue())
 
 

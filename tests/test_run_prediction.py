@@ -206,7 +206,8 @@ def test_files_are_predicted_as_by_predict_py(tmp_path, capsys):
     for name in names:
         assert (one / name).read_bytes() == (many / "outputs" / name).read_bytes()
     table = read_rows(found)
-    assert list(table[0]) == ["index", "name", "output", "confidence", "iou"]
+    assert list(table[0]) == ["index", "name", "output", "path", "confidence", "iou"]
+    assert table[2]["path"] == str(tmp_path / "data/val/x/deep/2.png")
     assert [line["name"] for line in table] == ["0", "deep/1", "deep/2"]
     assert table[1]["output"] == "outputs/deep/1.npy"
     truth = [PairedFolder(tmp_path / "data/val")[i][1].numpy()[0] == 1 for i in range(3)]
@@ -383,7 +384,8 @@ def test_tables_alone(tmp_path):
     config = save_row(tmp_path / "w.pth", "multiclass")
     data = Samples([(row(1, 2), torch.tensor(1))])
     found = run(tmp_path, data, **config, METRICS=[accuracy], OUTPUTS=False)
-    names = ["config.yaml", "metrics.csv", "metrics.json", "samples.csv"]
+    names = ["classes.csv", "config.yaml", "confusion.csv", "evaluation.json"]
+    names += ["metrics.csv", "metrics.json", "samples.csv"]
     assert files_in(Path(found["paths"]["output_dir"])) == names
     assert "output" not in read_rows(found)[0]
 

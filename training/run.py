@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -83,6 +84,7 @@ class Run:
             which may be None.
         position: Epoch, batch and step, the only ones there are.
         figures: What the last epoch took, and its gradient; see `training.callbacks.Figures`.
+        intervals: Low and high of values of the best weights, where a `Ledger` has found them.
         should_stop: Set it to end the run after this epoch.
         is_main: Whether this process writes the files; under torchrun one of several does.
 
@@ -133,6 +135,7 @@ class Run:
         self.monitor = config["MONITOR"]
         self.test_metrics: dict[str, float] = {}
         self.figures: dict[str, float] = {}
+        self.intervals: dict[str, list[float]] = {}
         self.last_update: dict[str, float] = {}
 
         self._per_step = parts.scheduler is not None and parts.scheduler_interval == "step"
@@ -523,17 +526,27 @@ class Run:
     def testing(self) -> Iterator[Loader]:
         """Evaluate TEST_DATASET in this block, on the best weights. Gives the loader."""
         self._is_testing = True
-        state = {name: value.clone() for name, value in self.module.state_dict().items()}
-        best = self.record.weight_dir / "best.pth"
-        if best.exists():
-            self.module.load_state_dict(load_weights(best)["model"])
-        self._begin_evaluation()
-        with torch.no_grad():
+        with self.best_weights(), torch.no_grad():
+            self._begin_evaluation()
             yield self.test_loader
-        values = self._end_evaluation()
+            values = self._end_evaluation()
         self.test_metrics = {f"test_{name}": value for name, value in values.items()}
-        self.module.load_state_dict(state)
         self._is_testing = False
+
+    @contextlib.contextmanager
+    def best_weights(self) -> Iterator[Path]:
+        """Put the best weights into the model in this block, before any validation the last ones.
+
+        Gives the file. After the block the model has the weights that it had before.
+        """
+        state = {name: value.clone() for name, value in self.module.state_dict().items()}
+        paths = self.record.paths()
+        path = Path(paths.get("best") or paths["last"])
+        self.module.load_state_dict(load_weights(path)["model"])
+        try:
+            yield path
+        finally:
+            self.module.load_state_dict(state)
 
     def _swap_average(self) -> None:
         self.ema.swap()

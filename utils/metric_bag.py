@@ -387,6 +387,36 @@ class Metrics:
         }
         return _batch_size(pred, target), results
 
+    @property
+    def counted(self) -> list[str]:
+        """The metrics with a counts form, which follow from sums over samples."""
+        return list(self._counted)
+
+    @property
+    def means(self) -> list[str]:
+        """The metrics of one value per sample, as far as batches have shown it."""
+        return [name for name, is_one in self._per_sample.items() if is_one]
+
+    @torch.no_grad()
+    def count(self, pred: Any, target: Any) -> dict[Hashable, Tensor]:
+        """Return what samples add to the sums of the counted metrics; the bag stays as it is.
+
+        Args:
+            pred: as in `update`.
+            target: as in `update`.
+        """
+        pred = _map(_plain, pred)
+        return {key: counts(pred, target) for key, counts in self._counts.items()}
+
+    def compute_counted(self, name: str, sums: Mapping[Hashable, Tensor]) -> dict[str, float]:
+        """Return what `compute` gives for a counted metric, of sums of what `count` returned.
+
+        Raises:
+            ValueError: there were class indices outside 0..K - 1.
+        """
+        key, compute = self._counted[name]
+        return _flatten(name, compute(sums[key]), self._classes)
+
     @torch.no_grad()
     def gather(self) -> None:
         """Take in what the bags of the other processes hold, in the order of one process.
@@ -426,8 +456,7 @@ class Metrics:
         values: dict[str, float] = {}
         for name in self._names:
             if name in self._counted:
-                key, compute = self._counted[name]
-                values |= _flatten(name, compute(sums[key]), self._classes)
+                values |= self.compute_counted(name, sums)
             elif name in self._objects:
                 values |= _flatten(name, self._objects[name].compute(), self._classes)
             elif self._per_sample[name]:

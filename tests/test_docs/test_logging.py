@@ -12,7 +12,7 @@ from config.config import ROOT_PATH
 from config.keys import KEYS
 from tests.test_docs.blocks import read_blocks
 from tests.test_training.common import train
-from training.callbacks import Callback
+from training.callbacks import Trackers
 
 PAGE = (ROOT_PATH / "docs" / "logging.rst").read_text(encoding="utf-8")
 CURVES, TENSORBOARD, OWN = read_blocks("logging.rst", "python")
@@ -93,5 +93,5 @@ def test_what_the_page_names_is_there(tmp_path):
     keys = set(re.findall(r"``([A-Z_]+)[=.`]", PAGE))
     assert len(keys) > 5 and keys <= KEYS.keys()
     for name in re.findall(r"``(on_\w+)\(", PAGE):
-        assert hasattr(Callback, name)
+        assert hasattr(Trackers, name)
     assert (ROOT_PATH / "docs/pictures/curves.png").stat().st_size < 60_000

@@ -111,7 +111,7 @@ def test_a_config_of_ones_own(place):
     (out,) = (folder / "logs" / "predictions").iterdir()
     assert len(files_in(out / "outputs")) == 2 * 2 + 1
     header = (out / "samples.csv").read_text().splitlines()[0]
-    assert header == "index,name,output,confidence,loss,iou,f1"
+    assert header == "index,name,output,path,confidence,loss,iou,f1"
 
 
 def test_a_notebook(place):

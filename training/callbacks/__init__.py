@@ -4,6 +4,7 @@ from training.callbacks.base import Callback
 from training.callbacks.curves import Curves
 from training.callbacks.early_stopping import EarlyStopping
 from training.callbacks.figures import Figures
+from training.callbacks.ledger import Ledger
 from training.callbacks.notify import Notify
 from training.callbacks.progress import Progress
 from training.callbacks.summary import Summary
@@ -15,6 +16,7 @@ __all__ = [
     "Curves",
     "EarlyStopping",
     "Figures",
+    "Ledger",
     "Notify",
     "Progress",
     "Summary",

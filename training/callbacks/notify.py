@@ -137,7 +137,7 @@ def describe_end(run: "Run", result: Mapping[str, Any]) -> str:
         parts.append(_best(result))
     if result["error"] is not None:
         parts.append(result["error"])
-    parts.append("\n".join(tabulate_result(result)))
+    parts.append("\n".join(tabulate_result(result, run.intervals)))
     parts.append("\n".join(f"{name:>10}  {path}" for name, path in result["paths"].items()))
     commands = list_commands(run, result)
     parts.append("\n".join(f"{name:>10}  {command}" for name, command in commands.items()))

@@ -3,7 +3,7 @@
 import logging
 import shlex
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,13 +106,14 @@ class Progress(Callback):
             mean = sum(self.epoch_seconds) / len(self.epoch_seconds)
             said += f", {_duration(mean)} per epoch"
         run.say(said)
-        for line in tabulate_result(result):
+        for line in tabulate_result(result, run.intervals):
             run.say(line)
         paths = dict(result["paths"])
-        curves = Path(paths["log_dir"], "curves.png")
-        if curves.exists():
-            paths["curves"] = str(curves)
-        for name in ("best", "last", "curves", "log_dir", "table"):
+        for file in ("curves.png", "samples.csv", "worst.png"):
+            path = Path(paths["log_dir"], file)
+            if path.exists():
+                paths[path.stem] = str(path)
+        for name in ("best", "last", "curves", "samples", "worst", "log_dir", "table"):
             if name in paths:
                 run.say(f"{name:>8}  {paths[name]}")
         for name, command in list_commands(run, result).items():
@@ -130,10 +131,12 @@ def choose_columns(names: Collection[str], room: int) -> list[str]:
     return [name for name in names if name in columns]
 
 
-def tabulate_result(result: Mapping[str, Any]) -> list[str]:
+def tabulate_result(
+    result: Mapping[str, Any], intervals: Mapping[str, Sequence[float]] | None = None
+) -> list[str]:
     """Return the lines of a table: the values of the best and of the last epoch.
 
-    Those of the test set are of the best weights.
+    Those of the test set are of the best weights, and so are the intervals.
     """
     best, last, test = result["best_metrics"], result["metrics"], result["test_metrics"]
     rows = {name: (best.get(name), last.get(name)) for name in last | best}
@@ -142,12 +145,15 @@ def tabulate_result(result: Mapping[str, Any]) -> list[str]:
         return []
     titles = {name: f"{name} *" if name == result["monitor"] else name for name in rows}
     width = max(map(len, titles.values()))
+    head = f"{'interval of best':>20}" if intervals else ""
     lines = [
-        f"{'':{width}}{'best':>12}{'last':>12}",
+        f"{'':{width}}{'best':>12}{'last':>12}{head}",
         f"{'epoch':{width}}{result['best_epoch'] or '':>12}{result['epochs']:>12}",
     ]
     for name, cells in rows.items():
-        lines.append(f"{titles[name]:{width}}{''.join(f'{_short(name, c):>12}' for c in cells)}")
+        line = f"{titles[name]:{width}}{''.join(f'{_short(name, c):>12}' for c in cells)}"
+        bounds = ", ".join(_short(name, value) for value in (intervals or {}).get(name, ()))
+        lines.append(f"{line}{f'[{bounds}]':>20}" if bounds else line)
     return [line.rstrip() for line in lines]
 
 

@@ -5,6 +5,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from config.names import get_object
 from training.callbacks.base import Callback
 
@@ -18,7 +20,8 @@ class Trackers(Callback):
     """Calls `log(values, step)` and `close()` of every tracker; one that fails is left out.
 
     A tracker is made by calling the config's class or partial with the run. Where it has the hooks
-    `on_validation_start(run)` and `on_end(run, result)`, it hears these too.
+    `on_validation_start(run)`, `on_picture(name, picture, step)` and `on_end(run, result)`, it
+    hears these too.
     """
 
     def __init__(self, factories: Sequence[Any]) -> None:
@@ -36,6 +39,10 @@ class Trackers(Callback):
 
     def on_validation_start(self, run: "Run") -> None:
         self._tell("on_validation_start", run)
+
+    def on_picture(self, name: str, picture: np.ndarray, step: int) -> None:
+        """Hand on a picture that another callback has made, (height, width, 3) uint8, RGB."""
+        self._tell("on_picture", name, picture, step)
 
     def on_epoch_end(self, run: "Run", metrics: Mapping[str, float]) -> None:
         self._tell("log", {"lr": run.position.lr, **metrics, **run.figures}, run.position.step)

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import math
 import random
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -236,6 +237,22 @@ class Loader:
             return
         for number, batch in enumerate(batches, start):
             yield self.transformed(batch, epoch, number)
+
+    @property
+    def dataset(self) -> Any:
+        """The dataset as it was given."""
+        here = self.loader_here.loader if self.n_parts else self.loader_here
+        return here.dataset.dataset
+
+    def read(self, index: int) -> Batch:
+        """Read a sample as a batch of one, with the draws of its first epoch; not of a stream."""
+        keyed = self.loader_here.dataset
+        return self._move(self.loader_here.collate_fn(keyed.__getitems__([(0, index)])))
+
+    def take_all(self) -> None:
+        """Take every batch of a validation from now on, not the share of one process."""
+        n_batches = math.ceil(self.n_samples / self.sampler.batch_size)
+        self.sampler.batches = range(n_batches)
 
     def first(self) -> Batch:
         """Read the first batch of an epoch, without workers; it is not transformed."""

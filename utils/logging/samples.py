@@ -13,8 +13,10 @@ from utils.data.tasks import activation, decide
 
 _SIDE = 160  # longest side of a sample in the picture [px]
 _GAP = 4  # between samples
+_PER_ROW = 8  # samples side by side in a sheet
+_BAND_GAP = 12  # between its rows
 _LINE = 14  # height of a line of text
-_RIGHT, _WRONG, _TEXT = "#007a3d", "#c00000", "#000000"
+RIGHT, WRONG, TEXT = "#007a3d", "#c00000", "#000000"
 
 
 def draw_samples(
@@ -48,12 +50,57 @@ def draw_samples(
             column += [_draw_mask(mask, task, n_outputs) for mask in (truth, decided)]
         else:
             names = [_name(label, task, classes) for label in (truth, decided)]
-            colour = _RIGHT if names[0] == names[1] else _WRONG
-            column += [_write(f"true {names[0]}", _TEXT), _write(f"pred {names[1]}", colour)]
+            colour = RIGHT if names[0] == names[1] else WRONG
+            column += [_write(f"true {names[0]}", TEXT), _write(f"pred {names[1]}", colour)]
         columns.append(column)
     rows = list(zip(*columns, strict=True))
     labels = ("input", "target", "prediction") if is_segmentation else ()
     return np.asarray(_arrange(rows, labels))
+
+
+def draw_sheet(
+    samples: Sequence[tuple[Tensor, Tensor | None, Tensor]],
+    captions: Sequence[Sequence[tuple[str, str]]],
+    task: str | None,
+) -> np.ndarray:
+    """Draw samples in rows of eight with lines below them, (height, width, 3) uint8, RGB.
+
+    Of a segmentation a column each: input, target and decision.
+
+    Args:
+        samples: Input (C, H, W) float, target and logits of each, as utils.data.tasks says, without
+            the first axis; of sizes of their own.
+        captions: The lines of each with their colours; one longer than its picture is cut in its
+            middle.
+        task: One of utils.data.tasks.TASKS, or None.
+    """
+    is_segmentation = task is not None and task.endswith("_segmentation")
+    columns = []
+    for (x, target, logits), lines in zip(samples, captions, strict=True):
+        column = [_fit(_to_image(x), Image.Resampling.BILINEAR)]
+        if is_segmentation:
+            masks = (target, decide(logits[None], task)[0])
+            column += [_draw_mask(mask, task, len(logits)) for mask in masks]
+        columns.append([*column, *(_write(_cut(text), colour) for text, colour in lines)])
+    labels = ["input", "target", "prediction", *[""] * len(captions[0])] if is_segmentation else []
+    bands = [columns[first : first + _PER_ROW] for first in range(0, len(columns), _PER_ROW)]
+    pictures = [_arrange(list(zip(*band, strict=True)), labels) for band in bands]
+    height = sum(picture.height + _BAND_GAP for picture in pictures) - _BAND_GAP
+    sheet = Image.new("RGB", (pictures[0].width, height), "white")
+    top = 0
+    for picture in pictures:
+        sheet.paste(picture, (0, top))
+        top += picture.height + _BAND_GAP
+    return np.asarray(sheet)
+
+
+def _cut(text: str) -> str:
+    """Cut a text in its middle, to the width of a picture."""
+    font, kept, short = ImageFont.load_default(11), len(text), text
+    while font.getlength(short) > _SIDE:
+        kept -= 1
+        short = f"{text[: kept - kept // 2]}..{text[len(text) - kept // 2 :]}"
+    return short
 
 
 def _to_image(sample: Tensor) -> Image.Image:
@@ -111,7 +158,7 @@ def _arrange(rows: Sequence[Sequence[Image.Image]], labels: Sequence[str]) -> Im
     top = 0
     for i, (row, height) in enumerate(zip(rows, heights, strict=True)):
         if labels:
-            canvas.paste(_write(labels[i], _TEXT), (0, top))
+            canvas.paste(_write(labels[i], TEXT), (0, top))
         for k, image in enumerate(row):
             canvas.paste(image, (margin + k * (_SIDE + _GAP), top))
         top += height

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from config.codec import describe
@@ -28,6 +29,7 @@ class TensorBoard:
     - Every epoch: losses, metrics, learning rates, gradient norm, seconds, share of data waits.
     - After the first validation and every `pictures_every` epochs: the same validation samples
       with what the network makes of them; of segmentations and classifications of pictures.
+    - The worst samples, where CALLBACKS has a Ledger.
     - At the end: values of the best epoch and of the test set, and the config as `hparams`.
 
     A run that goes on writes into the same folder; what it had written beyond its checkpoint is
@@ -85,6 +87,10 @@ class TensorBoard:
             self.next_picture = math.inf
         else:
             self.writer.add_image("samples", picture, run.position.step, dataformats="HWC")
+
+    def on_picture(self, name: str, picture: np.ndarray, step: int) -> None:
+        """Write a picture, (height, width, 3) uint8, such as the worst samples of a ledger."""
+        self.writer.add_image(name, picture, step, dataformats="HWC")
 
     def on_end(self, run: Any, result: Mapping[str, Any]) -> None:
         """Write what the run came to; one that was stopped may go on and writes it then."""

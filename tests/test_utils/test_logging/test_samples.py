@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.logging.samples import draw_samples
+from utils.logging.samples import RIGHT, TEXT, WRONG, _cut, draw_samples, draw_sheet
 
 N, H, W = 3, 8, 16
 SIDE, GAP, MARGIN = 160, 4, 60  # of a picture, between pictures, for the labels at the left
@@ -112,3 +112,32 @@ def test_of_two_channels_the_first_is_shown():
     x = torch.stack([torch.arange(64.0).view(8, 8), torch.full((8, 8), 1000.0)])[None]
     picture = draw_samples(x, torch.tensor([0]), torch.rand(1, 2), "multiclass")[:SIDE]
     assert picture.min() == 0 and picture.max() == 255
+
+
+def test_a_sheet_wraps_after_eight_and_keeps_sizes_of_their_own():
+    samples = [(torch.rand(1, 8, 8 + i % 2), None, torch.rand(3)) for i in range(10)]
+    captions = [[(f"name {i}", TEXT), ("pred", RIGHT if i else WRONG)] for i in range(10)]
+    sheet = draw_sheet(samples, captions, "multiclass")
+    band = SIDE + GAP + 14 + GAP + 14
+    assert sheet.shape == (2 * band + 12, 8 * SIDE + 7 * GAP, 3) and sheet.dtype == np.uint8
+    assert count(sheet[SIDE:band, :SIDE], RED) > 10  # the first alone is wrong
+    assert count(sheet[SIDE:band, SIDE:], RED) == 0 and count(sheet[SIDE:band, SIDE:], GREEN) > 70
+    assert (sheet[band + 12 :, 2 * SIDE + 2 * GAP :] == 255).all()  # two in the second row
+
+
+def test_a_sheet_of_a_segmentation_shows_target_and_decision():
+    target = (torch.rand(2, 2, 8, 8) > 0.5).float()
+    samples = [(torch.rand(12, 8, 8), mask, (mask - 0.5) * 4) for mask in target]
+    sheet = draw_sheet(samples, [[("a", TEXT)], [("b", TEXT)]], "multilabel_segmentation")
+    assert sheet.shape == (3 * (SIDE + GAP) + 14, MARGIN + 2 * SIDE + GAP, 3)
+    truth, decision = (sheet[top : top + SIDE, MARGIN:] for top in (SIDE + GAP, 2 * (SIDE + GAP)))
+    assert (truth == decision).all()
+
+
+def test_long_names_keep_both_ends():
+    assert _cut("short") == "short"
+    name = "a/very/long/path/of/folders/in/folders/cat_0001"
+    cut = _cut(name)
+    first, last = cut.split("..")
+    assert name.startswith(first) and name.endswith(last) and abs(len(first) - len(last)) <= 1
+    assert 20 < len(cut) < len(name)
