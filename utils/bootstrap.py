@@ -97,7 +97,7 @@ def interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float
         Low and high; nan where no resample has a value.
     """
     values = values[~np.isnan(values)]
-    if not len(values):
+    if not values.size:
         return math.nan, math.nan
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])

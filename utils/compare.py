@@ -62,7 +62,8 @@ class Comparison(NamedTuple):
         """Return it as lines of text."""
         lines = [f"{self.n_samples} samples that both have"]
         if any(self.n_only):
-            lines.append("{} of the first alone, {} of the second alone".format(*self.n_only))
+            first, second = self.n_only
+            lines.append(f"{first} of the first alone, {second} of the second alone")
         width = max(map(len, self.differences), default=0)
         for name, d in self.differences.items():
             p = "" if d.p is None else f", p {d.p:.2g}"

@@ -116,6 +116,11 @@ def give_tracker(folder: Path, _: pytest.MonkeyPatch) -> None:
     block.replace("digits, ", 'digits, "EPOCHS": 1, ').write(folder / "experiments" / "mine.py")
 
 
+def give_ledger(folder: Path, _: pytest.MonkeyPatch) -> None:
+    """Give the config with a ledger."""
+    read_blocks("results.rst", "python")[0].write(folder / "experiments" / "mine.py")
+
+
 GIVEN: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "README.md": give_membrane,
     "docs/batches.rst": give_classes,
@@ -124,6 +129,7 @@ GIVEN: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "docs/logging.rst": give_tracker,
     "docs/own_model.rst": give_model,
     "docs/own_routine.rst": give_routines,
+    "docs/results.rst": give_ledger,
 }
 
 

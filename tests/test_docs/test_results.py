@@ -5,25 +5,19 @@ import inspect
 import json
 import re
 import sys
-import textwrap
 
 import pytest
 
 from config.config import ROOT_PATH
+from tests.test_docs.blocks import read_blocks
 from training.callbacks import Ledger
 
 PAGE = (ROOT_PATH / "docs" / "results.rst").read_text(encoding="utf-8")
 
 
-def read_blocks(kind):
-    """Return the code blocks of a kind, without captions."""
-    blocks = re.findall(rf"code-block:: {kind}\n((?:   .*\n|\n)+)", PAGE)
-    return [
-        textwrap.dedent(re.sub(r"^   :caption:.*\n", "", block)).strip() + "\n" for block in blocks
-    ]
-
-
-CONFIG, COMPARE, LINE_UP = read_blocks("python")
+CONFIG, COMPARE, LINE_UP = read_blocks("results.rst", "python")
+TABLE, COMPARED = read_blocks("results.rst", "text")
+(EVALUATION,) = read_blocks("results.rst", "json")
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +27,7 @@ def runs(tmp_path_factory):
     import train
 
     folder = tmp_path_factory.mktemp("results")
-    (folder / "experiments").mkdir()
-    (folder / "experiments" / "mine.py").write_text(CONFIG, encoding="utf-8")
+    CONFIG.write(folder / "experiments" / "mine.py")
     out = [f"LOG_DIR={folder / 'logs'}", f"WEIGHT_DIR={folder / 'weights'}", "DEVICE=cpu"]
     small = ["EPOCHS=4", "PROGRESS=False", "CURVES=False", "OPTIMIZER_CONFIG.lr=0.01"]
     with pytest.MonkeyPatch.context() as patch:
@@ -65,11 +58,21 @@ def test_the_arguments_are_those_of_the_class():
 
 
 def test_the_evaluation_has_the_keys_of_the_page(runs):
-    (block,) = read_blocks("json")
-    shown, found = json.loads(block), json.loads((runs["wide"] / "evaluation.json").read_text())
+    shown, found = (
+        json.loads(EVALUATION.use()),
+        json.loads((runs["wide"] / "evaluation.json").read_text()),
+    )
     assert shown.keys() == found.keys() and shown["n_samples"] == found["n_samples"]
     for part in ("metrics", "intervals"):
         assert shown[part].keys() == found[part].keys()
+
+
+def test_the_table_at_the_end_has_intervals(runs):
+    log = (runs["wide"] / "train.log").read_text().splitlines()
+    head, *rows = [line for line in TABLE.use().splitlines() if "epoch" not in line]
+    assert head in log
+    for row in rows:
+        assert any(re.sub(r"[\d.]+", "0", line) == re.sub(r"[\d.]+", "0", row) for line in log)
 
 
 def test_two_runs_are_compared(runs, capsys):
@@ -78,12 +81,10 @@ def test_two_runs_are_compared(runs, capsys):
             block = block.replace(f"logs/<{name}>", str(folder))
         return block
 
-    names: dict = {}
-    exec(fill(COMPARE), names)
-    found = capsys.readouterr().out.splitlines()
-    shown = read_blocks("text")[1].splitlines()
+    names = fill(COMPARE).run()
+    found, shown = capsys.readouterr().out.splitlines(), COMPARED.use().splitlines()
     assert len(found) == len(shown) and found[0] == shown[0]
     for line, of_page in zip(found[1:3], shown[1:3], strict=True):
         assert line.split()[0] == of_page.split()[0] and line.endswith(": different")
-    exec(fill(LINE_UP), names)
+    fill(LINE_UP).run(names)
     assert len(names["rows"]) == 360 and names["rows"][0]["n_wrong"] == 2

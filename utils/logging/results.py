@@ -77,7 +77,7 @@ def _draw_table(
     foot = 0.8 if is_level else longest + 0.5
     size = (left + cell * len(columns) + 1.1, foot + height * len(rows) + 0.4)
     with new_figure(*size) as (figure, file):
-        panel = figure.subplots()
+        panel = figure.add_subplot()
         # the root, for the few errors to be seen beside the many that are right
         image = panel.imshow(shares, "Blues", norm=PowerNorm(0.5, 0, 1), aspect="auto")
         panel.set_xticks(range(len(columns)), columns, rotation=0 if is_level else 90)
