@@ -51,6 +51,7 @@ SMALL = {
 # lines (as "page: line", by their beginning) that are read and do not run here: why
 READ = {
     "docs/prediction.rst: python": "test_prediction.py runs them, with weights that suit each",
+    "docs/zoo.rst: python predict": "networks of timm and the like: test_models/test_zoo.py",
     r".*: python hyperparameter\.py": "a process for each trial: test_training/test_search.py",
     r".*--verify-resume": "three processes: test_own_routine.py, test_training/test_verify.py",
     r".*: python -m (tests\.campaign|benchmarks|pytest)": "minutes: test_project/test_campaign.py,"
@@ -121,6 +122,13 @@ def give_ledger(folder: Path, _: pytest.MonkeyPatch) -> None:
     read_blocks("results.rst", "python")[0].write(folder / "experiments" / "mine.py")
 
 
+def give_zoo(folder: Path, _: pytest.MonkeyPatch) -> None:
+    """Give the first config of the page, for an epoch of the 360 pictures."""
+    small = '"EPOCHS": 1, "TRAIN_DATASET_CONFIG": {"subset": "val"}'
+    block = read_blocks("zoo.rst", "python")[0]
+    block.replace('"EPOCHS": 3', small).write(folder / "experiments" / "mine.py")
+
+
 GIVEN: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "README.md": give_membrane,
     "docs/batches.rst": give_classes,
@@ -130,6 +138,7 @@ GIVEN: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "docs/own_model.rst": give_model,
     "docs/own_routine.rst": give_routines,
     "docs/results.rst": give_ledger,
+    "docs/zoo.rst": give_zoo,
 }
 
 

@@ -536,7 +536,7 @@ def test_networks_of_timm_go_in_by_their_import_path(tmp_path):
 def test_networks_of_segmentation_models_pytorch_go_in_by_their_import_path(tmp_path):
     smp = pytest.importorskip("segmentation_models_pytorch")
     arguments = {"encoder_name": "resnet18", "encoder_weights": None, "classes": 1}
-    overrides = ["MODEL=segmentation_models_pytorch.Unet"]
+    overrides = ["MODEL=segmentation_models_pytorch.Unet", "MODEL_CONFIG.encoder_weights=None"]
     found = run_and_predict(tmp_path, smp.Unet, arguments, masks=True, overrides=overrides)
     assert found.shape == (64, 64)
 
