@@ -234,11 +234,12 @@ def _describe(form: tuple[int, ...]) -> str:
 
 
 class ClassFolder(LabelledImages):
-    """Pictures in a folder for each class: root/<class>/**.jpg; see utils.data.files for formats.
+    """Pictures in a folder for each class: ``root/<class>/**.jpg``.
 
-    The target y by task: multiclass scalar int64, the number of the class in alphabetical order or
-    in that of `classes`; binary (1,) float32, 1 for the second of two classes; embedding scalar
-    int64, the number of the identity among those of the subset.
+    All formats of utils.data.files will do. The target y by task: multiclass scalar int64, the
+    number of the class in alphabetical order or in that of `classes`; binary (1,) float32, 1 for
+    the second of two classes; embedding scalar int64, the number of the identity among those of the
+    subset.
 
     Args:
         root: The folder of the folders.
@@ -246,8 +247,8 @@ class ClassFolder(LabelledImages):
         preprocess: As in LabelledImages; transform, too. Give a transform to the training alone.
         transform: As above.
         subset: "all", "train" (all but those held out) or "val" (those held out).
-        holdout: What is held out for validation: a share, or names such as "cat/12" and "dog/*";
-            see utils.data.splits.held_out.
+        holdout: What is held out for validation: a share, or names such as "cat/12" and
+            ``"dog/*"``; see utils.data.splits.held_out.
         fold: Instead of a holdout: (number from 0, how many), one of so many equal parts.
         seed: Another one holds out another share or other parts.
         classes: The names of the classes in order; any other folder is an error.
