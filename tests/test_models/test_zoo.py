@@ -218,7 +218,8 @@ def test_segmenters_give_the_tensor_that_torchvision_calls_out():
         assert torch.equal(model(x), model.network(x)["out"])
 
 
-def test_all_segmenters_are_made_without_a_download(hub):
+@pytest.mark.usefixtures("hub")
+def test_all_segmenters_are_made_without_a_download():
     with torch.device("meta"):
         for name in SEGMENTERS:
             model = segmenter(name, 5).eval()
@@ -388,8 +389,9 @@ BUILDERS = {
 }
 
 
+@pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize("build", BUILDERS)
-def test_a_weights_file_rebuilds_the_network_and_fetches_nothing(build, path, hub):
+def test_a_weights_file_rebuilds_the_network_and_fetches_nothing(build, path):
     arguments = BUILDERS[build]
     x = pictures(2, arguments.get("ch_in", 3))
     for weights in (None, "DEFAULT", "/no/such/file.pth"):
@@ -401,7 +403,8 @@ def test_a_weights_file_rebuilds_the_network_and_fetches_nothing(build, path, hu
         assert torch.equal(load_model(path)[0](x), model(x))
 
 
-def test_a_file_of_a_stranger_makes_the_zoo_read_and_fetch_nothing(path, hub, monkeypatch):
+@pytest.mark.usefixtures("hub")
+def test_a_file_of_a_stranger_makes_the_zoo_read_and_fetch_nothing(path):
     name = {"name": "mobilenet_v3_small", "num_classes": 3}
     bait = {**name, "weights": "DEFAULT"}
     state = make(classifier, **name).state_dict()
@@ -510,7 +513,8 @@ def test_a_run_goes_on_when_the_file_that_it_started_from_is_gone(path, tmp_path
     (tmp_path / "stop").touch()
     with pytest.raises(RunInterrupted):
         train(None, None, make_config(**config), folders(tmp_path / "b"))
-    path.unlink(), (tmp_path / "stop").unlink()
+    for file in (path, tmp_path / "stop"):
+        file.unlink()
     resumed = folders(tmp_path / "b")
     resumed["RESUME"] = find_run("latest", resumed)
     assert bits(train(None, None, make_config(**config), resumed)) == bits(whole)
