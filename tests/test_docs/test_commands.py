@@ -75,6 +75,11 @@ def give_membrane(folder: Path, _: pytest.MonkeyPatch) -> None:
             Image.fromarray((255 * cells).astype(np.uint8)).save(folder / place / f"{name}.png")
 
 
+def give_few(folder: Path, _: pytest.MonkeyPatch) -> None:
+    """Give the config of the page."""
+    read_blocks("finetuning.rst", "python")[1].write(folder / "experiments" / "few.py")
+
+
 def give_momentum(folder: Path, _: pytest.MonkeyPatch) -> None:
     """Give a config with something to remove."""
     (folder / "experiments" / "mine.py").write_text(
@@ -134,6 +139,7 @@ GIVEN: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "docs/batches.rst": give_classes,
     "docs/config.rst": give_momentum,
     "docs/features.rst": give_cars,
+    "docs/finetuning.rst": give_few,
     "docs/logging.rst": give_tracker,
     "docs/own_model.rst": give_model,
     "docs/own_routine.rst": give_routines,

@@ -12,8 +12,10 @@ from config.errors import ConfigError
 from config.load import load_config
 from models import ConvNet
 from models.load import load_model
-from tests.test_training.common import ROUTINES, bits, folders, make_config, train
+from models.zoo import classifier
+from tests.test_training.common import ROUTINES, Pictures, bits, folders, make_config, train
 from tests.test_training.test_resume import Stop, resume, stop
+from training.callbacks import Unfreeze
 from training.run import Run
 from utils.torchutils import load_weights
 
@@ -109,6 +111,53 @@ def test_a_head_for_as_many_other_classes_is_kept_and_told(tmp_path):
     for classes in (pets, farm):
         config = {**CONFIG, "CLASSES": classes, "WEIGHTS": start, "EPOCHS": 1}
         assert (said in log_of(train("pytorch", tmp_path / "b", **config))) is (classes == farm)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A folder where torchvision finds the weights that it has downloaded, here random ones."""
+    torchvision = pytest.importorskip("torchvision")
+    folder = tmp_path_factory.mktemp("torch")
+    url = torchvision.models.MobileNet_V3_Small_Weights.DEFAULT.url
+    path = folder / "hub" / "checkpoints" / url.rpartition("/")[2]
+    path.parent.mkdir(parents=True)
+    torch.save(torchvision.models.mobilenet_v3_small().state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize("num_classes", [1000, 3], ids=["the same classes", "other classes"])
+@pytest.mark.parametrize("is_local", [False, True], ids=["published", "a local file"])
+def test_a_network_of_the_zoo_from_either_place_for_either_classes(
+    is_local, num_classes, published, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TORCH_HOME", str(published.parents[2]))
+    network = {"name": "mobilenet_v3_small", "num_classes": num_classes}
+    config = {
+        "MODEL": classifier,
+        "MODEL_CONFIG": network if is_local else {**network, "weights": "DEFAULT"},
+        "WEIGHTS": published if is_local else None,
+        "TRAIN_DATASET": Colour,
+        "VAL_DATASET": Colour,
+        "CALLBACKS": [functools.partial(Unfreeze, stages={0: ["classifier.3"]})],
+        "EPOCHS": 1,
+    }
+    results = [train(routine, tmp_path / routine, **config) for routine in ROUTINES]
+    assert len({bits(result) for result in results}) == 1
+    there, after = torch.load(published, weights_only=True), state_of(results[0])
+    head = {"classifier.3.weight", "classifier.3.bias"}
+    assert {name for name in after if not torch.equal(after[name], there[name])} == head
+    start = Run(make_config(**config), folders(tmp_path)).module.classifier[3].weight
+    is_new = num_classes != 1000
+    assert torch.equal(start, there["classifier.3.weight"]) is not is_new
+    assert ("classifier.3.weight" in log_of(results[0])) is is_new
+
+
+class Colour(Pictures):
+    """Sixteen pictures (3, 32, 32)."""
+
+    def __init__(self):
+        super().__init__(16, augment=False)
+        self.x = self.x.repeat(1, 3, 6, 6)[..., :32, :32]
 
 
 # ---------------------------------------------------------------------------- which file

@@ -161,16 +161,19 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_every_routine_gives_the_same_bits_and_resumes_to_them(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("adamw-one_cycle-ema-accumulate-bf16-loss", "pytorch", "lightning"),
+        ("sgd-plateau-clip-fp16", "fastai", "ignite"),
+    ],
+)
+def test_every_routine_gives_the_same_bits_and_resumes_to_them(name, first, second, tmp_path):
     config = CONFIGS[name]
-    unbroken = bits(train("pytorch", tmp_path / "raw", **config))
-    assert unbroken != bits(train("pytorch", tmp_path / "alike", **config | {"PARAM_GROUPS": {}}))
-    for i, routine in enumerate(ROUTINES):
-        assert bits(train(routine, tmp_path / routine, **config)) == unbroken, routine
-        other = ROUTINES[i - 1]
-        rest = go_on(config, routine, other, (1, 4), tmp_path / "broken" / routine)
-        assert bits(rest) == unbroken, other
+    alike = bits(train("pytorch", tmp_path / "alike", **config | {"PARAM_GROUPS": {}}))
+    (unbroken,) = {bits(train(routine, tmp_path / routine, **config)) for routine in ROUTINES}
+    assert unbroken != alike
+    assert bits(go_on(config, first, second, (1, 4), tmp_path / "broken")) == unbroken
 
 
 def test_the_schedule_of_each_group_peaks_at_its_own_rate(tmp_path):
