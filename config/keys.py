@@ -168,9 +168,14 @@ _TABLE = [
     ),
     Key("PREPROCESS", _or_none(MAPPING), None, "input scaling; travels in the weights file"),
     # data
-    Key("TRAIN_DATASET", MAYBE_CALLABLE, None, "None reads DATA_DIR/train/{x,y}"),
+    Key(
+        "TRAIN_DATASET",
+        MAYBE_CALLABLE,
+        None,
+        "None reads DATA_DIR/train/{x,y}, or a folder of each class",
+    ),
     Key("TRAIN_DATASET_CONFIG", ARGUMENTS, {}, "its arguments; relative paths start at DATA_DIR"),
-    Key("VAL_DATASET", MAYBE_CALLABLE, None, "None: TRAIN_DATASET, or DATA_DIR/val/{x,y}"),
+    Key("VAL_DATASET", MAYBE_CALLABLE, None, "None: TRAIN_DATASET, or DATA_DIR/val likewise"),
     Key("VAL_DATASET_CONFIG", ARGUMENTS, {}, "its arguments"),
     Key("TEST_DATASET", MAYBE_CALLABLE, None, "evaluated once at the end on the best weights"),
     Key("TEST_DATASET_CONFIG", ARGUMENTS, {}, "its arguments"),

@@ -21,6 +21,7 @@ from training.callbacks import Callback, Notify
 from training.callbacks.summary import describe_shape
 from training.parameters import Group, describe, group_parameters, make_grouped, trainable
 from utils.data.datasets import PairedFolder
+from utils.data.images import ClassFolder
 from utils.data.loading import Batch, Loader, make_loader
 from utils.data.preprocess import check_preprocess
 from utils.data.splits import some
@@ -188,7 +189,8 @@ def make_dataset(part: str, config: Mapping[str, Any], folders: Mapping[str, Any
             return None
         # masks of one or more channels, values from 0 to 1, where the config names no TASK
         task = config["TASK"] or "multilabel_segmentation"
-        make, arguments = PairedFolder, {"root": _default_folder(part, data_dir), "task": task}
+        make = ClassFolder if task in ("binary", "multiclass", "embedding") else PairedFolder
+        arguments = {"root": _default_folder(part, data_dir), "task": task}
     for key, value in arguments.items():
         if is_path_argument(key) and isinstance(value, (str, Path)):
             arguments[key] = data_dir / value  # an absolute path stays itself

@@ -28,7 +28,7 @@ import run_prediction
 import train
 from config.config import ROOT_PATH, global_config
 from config.load import list_routines, load_config
-from tests.test_docs import test_features
+from tests.test_docs import test_features, test_images
 from tests.test_docs.blocks import PAGES, read_blocks
 from training.resume import find_run
 
@@ -44,6 +44,7 @@ SMALL = {
         "MODEL_CONFIG.bulk_ch=2",
         "ONE_CYCLE=False",
     ],
+    "ClassFolder": test_images.SMALL,
     "PairedFolder": ["MODEL_CONFIG.bulk_ch=2", "MODEL_CONFIG.n_recursions=1"],
     "digits": ["ONE_CYCLE=False"],
     "": [],
@@ -134,12 +135,19 @@ def give_zoo(folder: Path, _: pytest.MonkeyPatch) -> None:
     block.replace('"EPOCHS": 3', small).write(folder / "experiments" / "mine.py")
 
 
+def give_pets(folder: Path, _: pytest.MonkeyPatch) -> None:
+    """Give a folder of pictures for each class, and the config of the page."""
+    test_images.write_pets(folder / "my" / "pets")
+    test_images.CONFIG.write(folder / "experiments" / "mine.py")
+
+
 GIVEN: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "README.md": give_membrane,
     "docs/batches.rst": give_classes,
     "docs/config.rst": give_momentum,
     "docs/features.rst": give_cars,
     "docs/finetuning.rst": give_few,
+    "docs/images.rst": give_pets,
     "docs/logging.rst": give_tracker,
     "docs/own_model.rst": give_model,
     "docs/own_routine.rst": give_routines,

@@ -112,6 +112,19 @@ def test_without_a_task_masks_of_any_number_of_channels_are_read(tmp_path):
     assert dataset(tmp_path, "train", **config)[0][1].shape == (2, 8, 9)
 
 
+@pytest.mark.parametrize("task", ["multiclass", "binary"])
+def test_folders_of_classes_are_read_where_the_task_is_one_of_classes(task, tmp_path):
+    for part in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / "data" / part / name).mkdir(parents=True)
+            np.save(tmp_path / "data" / part / name / "1.npy", np.zeros((8, 9), np.float32))
+    config = FOLDER_CONFIG | {"TASK": task, "CLASSES": ["dog", "cat"]}
+    for part in ("train", "val"):
+        made = dataset(tmp_path, part, **config)
+        assert made.classes == ["dog", "cat"] and made.labels == [1, 0]
+        assert made[0][1].shape == (() if task == "multiclass" else (1,))
+
+
 def test_a_folder_test_alone_serves_as_validation_and_says_so(tmp_path, caplog):
     write_pairs(tmp_path / "data" / "train")
     write_pairs(tmp_path / "data" / "test", 4)
