@@ -87,7 +87,7 @@ def files_in(folder: Path) -> list[str]:
 def test_a_dataset(place, monkeypatch):
     folder = place(SCENES, "multilabel_segmentation")
     monkeypatch.setattr("utils.data.SyntheticScenes.__getitem__", small_scene)
-    first, second = read_blocks("sh")[1].splitlines()
+    first, second = read_blocks("sh")[1].replace("\\\n", " ").splitlines()
     run_command(first)
     (own,) = (folder / "logs" / "predictions").iterdir()
     run_command(second.replace("experiments/", f"{ROOT_PATH}/experiments/"))
