@@ -293,16 +293,17 @@ def _load(model: nn.Module, name: str, weights: Weights, head: str) -> None:
 
     where, state = _read(name, weights)
     own = model.state_dict()
-    stem, conv = _find_stem(model)
-    key = f"{stem}.weight"
-    if key in state and state[key].ndim == 4 and state[key].shape[1] != own[key].shape[1]:
-        state[key] = spread_channels(state[key], conv.in_channels)  # no stem here has groups
     others = (f"{head}.", "aux_classifier.")  # heads that this network may not have
     state = {n: value for n, value in state.items() if n in own or not n.startswith(others)}
     new = [n for n in own if n.startswith(f"{head}.") and not _fits(state.get(n), own[n])]
     layers = {n.rpartition(".")[0] for n in new}
-    if key in state and state[key].shape[2:] != conv.kernel_size:
-        layers.add(stem)  # of small_images, here or there
+    stem, conv = _find_stem(model)
+    first = state.get(f"{stem}.weight")
+    if isinstance(first, Tensor) and first.ndim == 4:
+        if first.shape[2:] != conv.kernel_size:
+            layers.add(stem)  # of small images, here or there
+        elif first.shape[1] != conv.in_channels:  # no stem here has groups
+            state[f"{stem}.weight"] = spread_channels(first, conv.in_channels)
     new = [n for n in own if n.rpartition(".")[0] in layers]
     load_state(model, {**state, **{n: own[n] for n in new}}, where)
     if new:

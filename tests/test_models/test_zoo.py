@@ -112,11 +112,9 @@ def put(hub, name, choice, model):
 def test_the_embedding_size_is_that_of_the_pooled_features(name):
     with torch.device("meta"):
         model = embedder(name, ch_in=12).eval()
-        found = model(torch.empty(2, 12, 64, 64))
-        logits = classifier(name, num_classes=7).eval()
-        assert logits(torch.empty(2, 3, 64, 64)).shape == (2, 7)
+        found = model(torch.empty(2, 12, 32, 32))
     assert found.shape == (2, FEATURES[name])
-    assert model.embedding_size == logits.embedding_size == FEATURES[name]
+    assert model.embedding_size == FEATURES[name]
 
 
 def test_the_table_holds_18_networks_in_the_spelling_of_torchvision():
@@ -165,7 +163,8 @@ def test_without_changes_it_is_the_network_of_torchvision():
 def test_a_stem_for_other_channels_is_else_as_it_was(name):
     reference = make(classifier, name, 5)
     model = make(classifier, name, 5, ch_in=12)
-    assert model(pictures(2, 12)).isfinite().all()
+    assert reference.embedding_size == model.embedding_size == make(embedder, name).embedding_size
+    assert model(pictures(2, 12)).shape == (2, 5)
     (first, own), (second, other) = (
         next((n, m) for n, m in one.named_modules() if isinstance(m, nn.Conv2d))
         for one in (reference, model)
@@ -187,12 +186,10 @@ def test_embeddings_are_pooled_features_at_the_size_and_length_that_one_wants():
         head = model.fc if hasattr(model, "fc") else model.classifier
         head.register_forward_hook(lambda module, inputs, output, seen=seen: seen.extend(inputs))
         model(x)
-        features = make(embedder, name)
-        assert torch.equal(features(x), seen[0])
-        short = make(embedder, name, 7)
-        assert short.embedding_size == 7 and short(x).shape == (3, 7)
-    unit = make(embedder, name, normalize=True)  # a DenseNet
-    assert unit.embedding_size == features.embedding_size == 1024
+        assert torch.equal(make(embedder, name)(x), seen[0])
+    short = make(embedder, name, 7)  # a DenseNet
+    assert short.embedding_size == 7 and short(x).shape == (3, 7)
+    unit = make(embedder, name, normalize=True)
     assert torch.allclose(unit(x), seen[0] / seen[0].norm(dim=1, keepdim=True))
 
 
@@ -204,7 +201,7 @@ def test_the_form_for_small_images_keeps_the_map_large():
     assert sizes == [(2, 64, 32, 32)]
     assert sum(p.numel() for p in model.parameters()) == 11_173_962  # 11.17 million
     with torch.device("meta"):
-        for name in CLASSIFIERS[:8]:
+        for name in ("resnet50", "resnext50_32x4d", "wide_resnet50_2"):
             grey = embedder(name, ch_in=1, small_images=True).eval()
             assert grey(torch.empty(2, 1, 32, 32)).shape == (2, grey.embedding_size)
     with pytest.raises(ValueError, match="small_images: expected one of resnet18, .* got mobilene"):
@@ -219,9 +216,9 @@ def test_segmenters_give_the_tensor_that_torchvision_calls_out():
 
 
 @pytest.mark.usefixtures("hub")
-def test_all_segmenters_are_made_without_a_download():
+def test_segmenters_are_made_without_a_download():
     with torch.device("meta"):
-        for name in SEGMENTERS:
+        for name in ("fcn_resnet50", "deeplabv3_resnet50", *SEGMENTERS[-2:]):
             model = segmenter(name, 5).eval()
             assert model(torch.empty(1, 3, 64, 64)).shape == (1, 5, 64, 64)
 
@@ -373,6 +370,13 @@ def test_the_weights_of_another_network_are_refused(path):
         classifier("mobilenet_v3_small", 4, weights=path)
 
 
+def test_a_number_in_place_of_a_tensor_is_refused(path):
+    state = make(classifier, "mobilenet_v3_small", 4).state_dict()
+    torch.save({"model": {**state, "features.0.0.weight": 3}}, path)
+    with pytest.raises(ValueError, match=r"features\.0\.0\.weight \(\) instead of \(16, 3, 3, 3\)"):
+        classifier("mobilenet_v3_small", 4, weights=path)
+
+
 def test_a_file_that_would_run_code_is_refused(path):
     torch.save(make(classifier, "mobilenet_v3_small", 4), path)
     with pytest.raises(ValueError, match="holds whole objects, which are refused"):
@@ -394,8 +398,8 @@ BUILDERS = {
 def test_a_weights_file_rebuilds_the_network_and_fetches_nothing(build, path):
     arguments = BUILDERS[build]
     x = pictures(2, arguments.get("ch_in", 3))
-    for weights in (None, "DEFAULT", "/no/such/file.pth"):
-        model = randomize(make(build, **arguments))
+    model = randomize(make(build, **arguments))
+    for weights in ("DEFAULT", "/no/such/file.pth"):
         text = encode_model({**arguments, "weights": weights})
         name = f"models.zoo.{build.__name__}"
         assert MODELS[name] is build
