@@ -234,6 +234,12 @@ _TABLE = [
         "stop",
         "halve: go back, with half the batch size and twice ACCUMULATE, when CUDA has no memory",
     ),
+    Key(
+        "ON_BAD_SAMPLE",
+        _choice("stop", "skip"),
+        "stop",
+        "skip: leave out a sample that cannot be read, and count it in bad_samples.csv",
+    ),
     # validation and output
     Key("METRICS", METRICS, {}, "computed on the validation set, whatever the batch size"),
     Key("VALIDATE_EVERY", COUNT, 1, "epochs between validations; the last is always validated"),

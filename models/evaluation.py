@@ -71,7 +71,9 @@ class Evaluation:
         self.confusion: Tensor | None = None
         self._ignore_index, self._total = ignore_index, 0.0
         self._names, self._files = _names_of(loader.dataset), _files_of(loader.dataset)
-        self._resampled = ResampledSums(loader.n_samples, n_resamples)
+        self._numbers: list[int] = []  # of the samples of a batch
+        self._next = 0  # the number that comes after them
+        self._resampled = ResampledSums(loader.n_samples - len(loader.bad.found), n_resamples)
         self._columns: list[str] = []
         self._layout: dict[Hashable, Tensor] = {}  # what is counted, and a sample's counts
         self._sum_of_losses = 0.0
@@ -87,6 +89,7 @@ class Evaluation:
 
     def __iter__(self) -> Iterator[tuple[Tensor, list[dict[str, Any]]]]:
         for batch in self.loader:
+            self._count(batch.x)
             names, target = self._split(batch.y)
             with self._autocast:
                 logits = self.predictor.model(batch.x)
@@ -104,6 +107,13 @@ class Evaluation:
                 self._resample(rows)
             yield logits, rows
             self.n_samples += len(logits)
+
+    def _count(self, x: Any) -> None:
+        """Number the samples of a batch as the dataset does, with gaps for those left out."""
+        left_out = self.loader.bad.of_batch
+        end = self._next + count_samples(x) + len(left_out)
+        self._numbers = [i for i in range(self._next, end) if i not in left_out]
+        self._next = end
 
     def logits(self, x: Any) -> Tensor:
         """Return what the network gives for a batch, as in the pass."""
@@ -207,7 +217,7 @@ class Evaluation:
         rows: list[dict[str, Any]] = []
         self._counts = []
         for i, one in enumerate(logits.split(1)):
-            number, truth = self.n_samples + i, _pick(target, i)
+            number, truth = self._numbers[i], _pick(target, i)
             row: dict[str, Any] = {"index": number, "name": f"{number:0{width}}"}
             if self._names is not None:
                 row["name"] = self._names[number]

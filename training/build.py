@@ -170,6 +170,7 @@ def _loader(part: str, dataset: Any, config: Mapping[str, Any], device: torch.de
         config["CHANNELS_LAST"],
         rank(),
         world_size(),
+        config["ON_BAD_SAMPLE"] == "skip",
     )
 
 

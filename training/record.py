@@ -21,6 +21,8 @@ from filelock import FileLock, Timeout
 
 from config.codec import describe, encode_config, encode_model, name_of, to_yaml
 from config.errors import ConfigError
+from models.outputs import write_table
+from utils.data.bad_samples import BadSamples
 from utils.distributed import world_size
 from utils.logging.csv import CsvTracker, flatten, read_tracker
 from utils.name import reserve_dir, run_name, timestamp
@@ -136,6 +138,8 @@ class Record:
         for name in ("best.pth", "last.pth", "checkpoint.pt"):
             if (self.weight_dir / name).exists():
                 paths[Path(name).stem] = self.weight_dir / name
+        if (self.log_dir / "bad_samples.csv").exists():
+            paths["bad_samples"] = self.log_dir / "bad_samples.csv"
         paths |= {"table": self.table.path}
         return {name: str(path) for name, path in paths.items()}
 
@@ -149,6 +153,16 @@ class Record:
             [repr(row[name]) if name in row else "" for name in columns] for row in rows
         )
         write_atomic(self.log_dir / "metrics.csv", text.getvalue())
+
+    def write_bad_samples(self, bad: Mapping[str, BadSamples]) -> None:
+        """Write `bad_samples.csv`: a row for each sample of a part that was left out, if any."""
+        rows = [
+            {"part": part, "index": index, "name": name, "error": error}
+            for part, samples in bad.items()
+            for index, (name, error) in sorted(samples.found.items())
+        ]
+        if rows:
+            write_table(self.log_dir / "bad_samples.csv", rows)
 
     def save_weights(self, name: str, state: Mapping[str, Any], epoch: int) -> None:
         """Write a weights file with what it takes to rebuild and use the model."""

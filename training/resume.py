@@ -28,6 +28,7 @@ _MAY_CHANGE = {
     "CURVES",
     "ON_NAN",
     "ON_OOM",
+    "ON_BAD_SAMPLE",
     "__COMMENT",
     "IGNITE_ATTACH",
     "FASTAI_CBS",

@@ -173,6 +173,9 @@ class Run:
         self.track("train_mean", self.train_mean)
         self.random = RandomState()
         self.track("random", self.random)
+        self._bad = {part: loader.bad for part, loader in parts.loaders.items() if loader}
+        for part, bad in self._bad.items():
+            self.track(f"bad_samples.{part}", bad)
         for i, callback in enumerate(parts.callbacks):
             self.track(f"callback.{i}.{type(callback).__name__}", callback)
 
@@ -453,7 +456,7 @@ class Run:
         """Count the batch, tell the callbacks, and return its loss; stop here if a signal came."""
         self.position.batch += 1
         if not self._is_skipped:
-            self.train_mean.add(self._loss_value, count_samples(batch.y) * self._n_processes)
+            self.train_mean.add(self._loss_value, self._count_samples(batch))
         elif self._buffers:
             _copy(self._former_buffers, self._buffers)
         for hook in self._on_batch_end:
@@ -465,6 +468,13 @@ class Run:
             if self._saves_in_epoch and self._is_checkpoint_due():
                 self.save_checkpoint()
         return self._loss_value
+
+    def _count_samples(self, batch: Batch) -> int:
+        """Return the samples of this batch in all processes."""
+        own = count_samples(batch.y)
+        if self._n_processes == 1 or self.config["ON_BAD_SAMPLE"] == "stop":
+            return own * self._n_processes
+        return int(sum(gather_number(own)))
 
     # -------------------------------------------------------------------------- validation
 
@@ -529,6 +539,7 @@ class Run:
         with self.best_weights(), torch.no_grad():
             self._begin_evaluation()
             yield self.test_loader
+            self._settle_bad_samples()
             values = self._end_evaluation()
         self.test_metrics = {f"test_{name}": value for name, value in values.items()}
         self._is_testing = False
@@ -556,6 +567,7 @@ class Run:
 
     def end_epoch(self) -> None:
         """Step the scheduler, write the epoch's row and weights, and move on."""
+        self._settle_bad_samples()
         if not self._per_step:
             self.position.lr = self._read_lr()
         if not all_finite(self._params):
@@ -580,6 +592,26 @@ class Run:
             self.save_checkpoint()
         if stop is not None:
             raise RunInterrupted(stop)
+
+    @property
+    def n_bad_samples(self) -> int | None:
+        """How many samples were left out because they could not be read; None: one stops the run.
+
+        Another process's are counted from the end of the epoch on.
+        """
+        if self.config["ON_BAD_SAMPLE"] == "stop":
+            return None
+        return sum(len(bad.found) for bad in self._bad.values())
+
+    def _settle_bad_samples(self) -> None:
+        """Let all processes know what was left out, write it down, and stop where it is much."""
+        if self.n_bad_samples is None:
+            return
+        for bad in self._bad.values():
+            bad.gather()
+        on_main(lambda: self.record.write_bad_samples(self._bad))
+        for part, bad in self._bad.items():
+            bad.check(f"{part.upper()}_DATASET")
 
     def _write_epoch(self, is_best: bool) -> None:
         self.record.write_metrics(self.history.rows)

@@ -9,16 +9,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
+from torch.utils.data import Dataset
 
 from config.errors import ConfigError
 from config.load import load_config
-from tests.test_training.common import ROUTINES, Net, Pictures, bits, folders, make_config, train
+from tests.test_training.common import (
+    CLASSES,
+    ROUTINES,
+    Net,
+    Pictures,
+    Stream,
+    bits,
+    folders,
+    make_config,
+    rows,
+    train,
+)
 from tests.test_training.test_resume import Stop, resume, stop
 from training import pytorch_training
-from training.callbacks import Callback
+from training.callbacks import Callback, Ledger
 from training.remedies import find_remedy
+from training.resume import find_run
 from training.run import Run
+from utils.data.files import read_array
 from utils.data.loading import make_loader
 
 v2 = pytest.importorskip("torchvision.transforms.v2")
@@ -103,7 +118,7 @@ class DrawsOn(Callback):
 def test_the_transform_of_a_run_is_in_its_config_and_repeats_it(reference, tmp_path):
     result = train("pytorch", tmp_path / "a", **CONFIGS["mixup or cutmix"])
     path = Path(result["paths"]["log_dir"], "config.yaml")
-    assert "torchvision.transforms.v2" in path.read_text()
+    assert "torchvision.transforms.v2" in path.read_text(encoding="utf-8")
     config, _ = load_config(str(path), [])
     again = pytorch_training.train(None, None, config, folders(tmp_path / "b"))
     assert bits(again) == bits(result) == reference("mixup or cutmix")
@@ -208,3 +223,182 @@ def test_without_memory_batches_of_classes_are_not_halved(tmp_path):
         config = {"ON_OOM": "halve", "DATA_LOADER_CONFIG": {"batch_size": 8, **options}}
         found.append(find_remedy(torch.OutOfMemoryError(), config, folders(tmp_path)))
     assert found[0] is not None and found[1] is None
+
+
+# ------------------------------------------------------------------------ samples that are broken
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """40 real JPEG files to train with and 16 to validate, one of each cut short."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for part, n, torn in (("train", 40, 17), ("val", 16, 13)):
+        (root / part).mkdir()
+        for i in range(n):
+            path = root / part / f"{i:02}.jpg"
+            pixels = rng.integers(0, 256, (6, 6)) * 0.5 + 40 * (i % CLASSES)
+            Image.fromarray(pixels.astype(np.uint8)).resize((48, 48)).save(path, quality=95)
+            if i == torn:
+                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return root
+
+
+class Photos(Dataset):
+    """Pictures (1, 6, 6) of three classes, read file by file."""
+
+    def __init__(self, root, augment=False):
+        self.files = sorted(root.glob("*.jpg"))
+        self.names = [file.stem for file in self.files]
+        self.augment, self.deterministic = augment, not augment
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, index):
+        x = torch.from_numpy(read_array(self.files[index])[None, ::8, ::8].copy()) / 255
+        return x + 0.1 * torch.rand(1) if self.augment else x, index % CLASSES
+
+
+def of_photos(root, **changes):
+    data = {"TRAIN_DATASET": partial(Photos, root / "train", augment=True)}
+    data["VAL_DATASET"] = partial(Photos, root / "val")
+    return data | {"ON_BAD_SAMPLE": "skip", "CHECKPOINT": {"every_steps": 1}} | changes
+
+
+def log_of(result):
+    return Path(result["paths"]["log_dir"], "train.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("routine", "num_workers"), [("pytorch", 2), *((routine, 0) for routine in ROUTINES)]
+)
+def test_a_torn_picture_stops_the_run_and_is_named(routine, num_workers, photos, tmp_path):
+    loader = {"batch_size": 8, "num_workers": num_workers}
+    config = of_photos(photos, ON_BAD_SAMPLE="stop", DATA_LOADER_CONFIG=loader)
+    with pytest.raises(ValueError, match=r"train/17\.jpg: expected a readable .jpg file"):
+        train(routine, tmp_path, **config)
+    (row,) = rows(tmp_path / "logs" / "experiments.csv")
+    assert row["STATUS"] == "failed" and "17.jpg" in row["ERROR"]
+
+
+@pytest.mark.parametrize(
+    ("routine", "num_workers"), [("pytorch", 0), *((routine, 2) for routine in ROUTINES)]
+)
+def test_a_torn_picture_is_left_out_and_counted(routine, num_workers, photos, tmp_path, skipped):
+    loader = {"batch_size": 8, "num_workers": num_workers}
+    result = train(routine, tmp_path, **of_photos(photos, DATA_LOADER_CONFIG=loader))
+    assert bits(result) == skipped
+    table = rows(result["paths"]["bad_samples"])
+    found = [(row["part"], row["index"], row["name"]) for row in table]
+    assert found == [("train", "17", "17"), ("val", "13", "13")]
+    assert "train/17.jpg: expected a readable .jpg file" in table[0]["error"]
+    log = log_of(result)
+    assert log.count("warning: left out 17: ValueError: ") == 1 == log.count("warning: left out 13")
+    assert "left out 2 samples that could not be read; see bad_samples.csv" in log
+
+
+@pytest.fixture(scope="module")
+def skipped(photos, tmp_path_factory):
+    """The bits of the raw routine without the two pictures."""
+    result = train(
+        "pytorch", tmp_path_factory.mktemp("skipped"), **of_photos(photos, CALLBACKS=[Size])
+    )
+    assert Size.seen == [[8, 8, 8, 8, 7]] * 2
+    return bits(result)
+
+
+class Size(Callback):
+    """Counts the samples of each batch, largest first."""
+
+    seen: list = []
+
+    def on_epoch_start(self, run):
+        self.sizes, self.before = [], 0
+
+    def on_batch_end(self, run, loss):
+        self.sizes.append(run.train_mean.n_samples - self.before)
+        self.before = run.train_mean.n_samples
+
+    def on_epoch_end(self, run, metrics):
+        Size.seen = [*Size.seen[-1:], sorted(self.sizes, reverse=True)]
+        assert run.figures == {} or run.figures["bad_samples"] == 2
+
+
+@pytest.mark.parametrize("at", [(1, 2), (1, 0)])
+def test_a_run_that_leaves_samples_out_goes_on_to_the_same_bits(at, photos, skipped, tmp_path):
+    config = of_photos(photos)
+    run = stop("lightning", tmp_path, at, config)
+    result = resume("fastai", tmp_path, run, **config, CALLBACKS=[partial(Stop, *at)])
+    assert bits(result) == skipped
+    assert len(rows(result["paths"]["bad_samples"])) == 2  # also those seen before the stop
+    assert log_of(result).count("left out 17") == 1
+
+
+def test_a_run_that_a_torn_picture_stopped_goes_on_without_it(photos, skipped, tmp_path):
+    with pytest.raises(ValueError, match="17.jpg"):
+        train("pytorch", tmp_path, **of_photos(photos, ON_BAD_SAMPLE="stop"))
+    run = find_run("latest", folders(tmp_path))
+    assert bits(resume("ignite", tmp_path, run, **of_photos(photos))) == skipped
+
+
+def test_a_test_set_leaves_out_as_well(photos, tmp_path):
+    config = of_photos(photos, TEST_DATASET=partial(Photos, photos / "val"))
+    result = train("pytorch", tmp_path, **config)
+    parts = [row["part"] for row in rows(result["paths"]["bad_samples"])]
+    assert parts == ["train", "val", "test"]
+
+
+def test_a_ledger_gives_the_samples_that_were_read_their_names(photos, tmp_path):
+    result = train("pytorch", tmp_path, **of_photos(photos, CALLBACKS=[Ledger]))
+    table = rows(Path(result["paths"]["log_dir"], "samples.csv"))
+    numbers = [i for i in range(16) if i != 13]
+    assert [(int(row["index"]), row["name"]) for row in table] == [(i, f"{i:02}") for i in numbers]
+    assert all(int(row["target"]) == int(row["index"]) % CLASSES for row in table)
+    mean = sum(float(row["loss"]) for row in table) / 15
+    assert mean == pytest.approx(result["best_metrics"]["val_loss"], rel=1e-5)
+    assert Path(result["paths"]["log_dir"], "worst.png").exists()
+
+
+class Dying(Photos):
+    """Reads from a disk that is gone after a while, or of which a part is damaged."""
+
+    bad = ()
+    left = 10**9
+
+    def __getitem__(self, index):
+        self.left -= 1
+        if index in self.bad or self.left < 0:
+            raise OSError(5, "Input/output error", self.files[index])
+        return super().__getitem__(index)
+
+
+def test_a_disk_that_dies_stops_the_run(photos, tmp_path):
+    dataset = Dying(photos / "train", augment=True)
+    dataset.left = 60
+    config = of_photos(photos, TRAIN_DATASET=lambda: dataset)
+    message = "a sample that can be read in each batch, got none of 8; the first: OSError: .*Input"
+    with pytest.raises(ValueError, match=message):
+        train("pytorch", tmp_path, **config)
+
+
+def test_more_than_half_that_is_bad_stops_the_run(photos, tmp_path):
+    dataset = Dying(photos / "train", augment=True)
+    dataset.bad = range(0, 40, 2)
+    config = of_photos(photos, TRAIN_DATASET=lambda: dataset, EPOCHS=1)
+    with pytest.raises(ValueError, match="at least half of the 40 samples to be readable, got 21"):
+        train("pytorch", tmp_path / "a", **config)  # and the torn one
+    dataset.bad = range(0, 38, 2)
+    assert train("pytorch", tmp_path / "b", **config)["status"] == "done"
+
+
+def test_a_first_batch_of_bad_samples_is_told_before_the_run(photos, tmp_path):
+    dataset = Dying(photos / "val")
+    dataset.bad = range(16)
+    with pytest.raises(ConfigError, match="VAL_DATASET: dataset: expected a sample that can be re"):
+        Run(make_config(**of_photos(photos, VAL_DATASET=lambda: dataset)), folders(tmp_path))
+
+
+def test_samples_of_a_stream_are_not_left_out(tmp_path):
+    with pytest.raises(ConfigError, match="TRAIN_DATASET: ON_BAD_SAMPLE: expected stop with a str"):
+        Run(make_config(TRAIN_DATASET=Stream, ON_BAD_SAMPLE="skip"), folders(tmp_path))

@@ -168,5 +168,14 @@ def test_one_run_folder_and_one_row(folder):
     assert not list(folder.rglob("*.tmp"))
 
 
+@pytest.mark.parametrize("routine", ROUTINES)
+def test_what_each_process_has_left_out_is_written_down(routine, folder):
+    (path,) = folder.glob(f"batches/{routine}/logs/*/bad_samples.csv")
+    found = [(row["part"], row["index"]) for row in rows(path)]
+    assert found == [("train", "3"), ("train", "12"), ("val", "3"), ("val", "12")]
+    log = path.with_name("train.log").read_text()
+    assert log.count("left out sample 12: OSError: 12.png") == 2  # training and validation
+
+
 def test_a_loss_with_weights_is_averaged_too(found):
     assert CLASSES == 3 and "nan" not in found["loss"]["metrics"]

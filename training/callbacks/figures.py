@@ -36,7 +36,8 @@ class Figures(Callback):
     - `grad_norm`: norm of the gradient of the epoch's last update, before it was clipped; for
       several groups of parameters `lr_1`, `lr_2`, ... their learning rates then;
     - `seconds`: from the begin of the epoch, or of its resumed rest, to the end of its validation;
-    - `data_wait`: share of these seconds in which the loop waited for training data, 0..1.
+    - `data_wait`: share of these seconds in which the loop waited for training data, 0..1;
+    - `bad_samples`: how many were left out so far, with ON_BAD_SAMPLE=skip.
     """
 
     def on_start(self, run: "Run") -> None:
@@ -51,3 +52,5 @@ class Figures(Callback):
         seconds = time.perf_counter() - self.started
         waited = self.waits.seconds / seconds
         run.figures = {"seconds": seconds, "data_wait": waited, **run.last_update}
+        if run.n_bad_samples is not None:
+            run.figures["bad_samples"] = run.n_bad_samples

@@ -108,6 +108,9 @@ class Progress(Callback):
         run.say(said)
         for line in tabulate_result(result, run.intervals):
             run.say(line)
+        if run.n_bad_samples:
+            said = f"left out {run.n_bad_samples} samples that could not be read"
+            run.say(f"{said}; see bad_samples.csv")
         paths = dict(result["paths"])
         for file in ("curves.png", "samples.csv", "worst.png"):
             path = Path(paths["log_dir"], file)

@@ -19,6 +19,14 @@ from torch.utils.data import (
     get_worker_info,
 )
 
+from utils.data.bad_samples import (
+    BadSample,
+    BadSamples,
+    GoodBatches,
+    GoodSamples,
+    collate_good,
+    ignore,
+)
 from utils.data.sampling import KeyedSampler, make_sampler
 from utils.seed import BATCH, ORDER, SAMPLE, mix, seed_all
 
@@ -57,14 +65,18 @@ class KeyedDataset(Dataset):
     def __getitems__(self, keys: list[tuple[int, int]]) -> Any:
         if self.reads_batches:
             return self.dataset.__getitems__([index for _, index in keys])
-        if self.deterministic:
-            return [self.dataset[index] for _, index in keys]
-        with random_states_kept():
-            return [self._item(epoch, index) for epoch, index in keys]
+        with self.states_kept():
+            return [self[key] for key in keys]
 
-    def _item(self, epoch: int, index: int) -> Any:
-        seed_all(mix(self.seed, SAMPLE, epoch, index))
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        epoch, index = key
+        if not self.deterministic:
+            seed_all(mix(self.seed, SAMPLE, epoch, index))
         return self.dataset[index]
+
+    def states_kept(self) -> Any:
+        """Return the context in which samples are read one by one."""
+        return contextlib.nullcontext() if self.deterministic else random_states_kept()
 
 
 class KeyedStream(IterableDataset):
@@ -206,6 +218,7 @@ class Loader:
         n_parts: Workers that divide a stream among them; 0 where samples have an index.
         transform: A function (x, y) -> (x, y) of each batch on the device, or None. All that it
             draws follows from (seed, epoch, batch, process), and nobody else's draws change.
+        bad: The samples that could not be read and were left out, so far.
     """
 
     def __init__(
@@ -217,9 +230,10 @@ class Loader:
         channels_last: bool,
         n_parts: int,
         seed: int,
+        bad: BadSamples,
     ) -> None:
         self.loader, self.loader_here = loader, loader_here
-        self.sampler, self.device, self.seed = sampler, device, seed
+        self.sampler, self.device, self.seed, self.bad = sampler, device, seed, bad
         self.n_samples, self.n_parts = sampler.n_samples, n_parts
         self.set_position = sampler.set_position
         self.transform: Callable[[Any, Any], Any] | None = None
@@ -241,13 +255,17 @@ class Loader:
     @property
     def dataset(self) -> Any:
         """The dataset as it was given."""
-        here = self.loader_here.loader if self.n_parts else self.loader_here
-        return here.dataset.dataset
+        return self._torch_loader().dataset.dataset
+
+    def _torch_loader(self) -> DataLoader:
+        is_wrapped = self.n_parts or self.bad.is_skipping
+        return self.loader_here.loader if is_wrapped else self.loader_here
 
     def read(self, index: int) -> Batch:
         """Read a sample as a batch of one, with the draws of its first epoch; not of a stream."""
-        keyed = self.loader_here.dataset
-        return self._move(self.loader_here.collate_fn(keyed.__getitems__([(0, index)])))
+        loader = self._torch_loader()
+        batch = loader.collate_fn(loader.dataset.__getitems__([(0, index)]))
+        return self._move(batch[0] if self.bad.is_skipping else batch)
 
     def take_all(self) -> None:
         """Take every batch of a validation from now on, not the share of one process."""
@@ -305,6 +323,7 @@ def make_loader(
     channels_last: bool = False,
     rank: int = 0,
     world_size: int = 1,
+    skip_bad: bool = False,
 ) -> Loader:
     """Return the loader of a dataset, or of one process's share of it.
 
@@ -345,15 +364,18 @@ def make_loader(
         channels_last: Memory format of 4-dimensional tensors.
         rank: Number of this process.
         world_size: Number of processes.
+        skip_bad: Leave out samples for which the dataset raises OSError or ValueError: their
+            batches get smaller. The training counts them (`Loader.bad`).
 
     Raises:
         TypeError: The dataset can neither be indexed nor is it a stream with a length.
         ValueError: The dataset is empty, `drop_last` leaves no batch of it, a process has no
-            batch, a stream's workers are to persist, or the classes of the dataset are not known or
-            do not fit `balanced` or `per_class`.
+            batch, a stream's workers are to persist, the classes of the dataset are not known or
+            do not fit `balanced` or `per_class`, or samples of a stream are to be left out. While
+            reading: no sample of a batch could be read.
     """
     is_stream = isinstance(dataset, IterableDataset)
-    _check(dataset, config, is_stream)
+    _check(dataset, config, is_stream, skip_bad)
     if is_stream and not train:
         config = {**config, "num_workers": min(1, config.get("num_workers", 0))}
     n_parts = max(1, config.get("num_workers", 0)) if is_stream else 0
@@ -366,25 +388,32 @@ def make_loader(
     else:
         keyed, batching = KeyedDataset(dataset, seed), {"batch_sampler": sampler}
     join = config.pop("collate_fn", None) or stack
-    join = functools.partial(collate, collated=keyed.collated, collate_fn=join)
+    join = functools.partial(collate, collate_fn=join)
+    bad = BadSamples(dataset, skip_bad)
 
-    def make(**options: Any) -> Iterable[Batch]:
-        loader = DataLoader(keyed, collate_fn=join, **batching, **options)
+    def make(note: Callable[[list[BadSample]], None], **options: Any) -> Iterable[Batch]:
+        if skip_bad:
+            join_good = functools.partial(collate_good, collate=join)
+            loader = DataLoader(GoodSamples(keyed), collate_fn=join_good, **batching, **options)
+            return GoodBatches(loader, note)
+        join_all = functools.partial(join, collated=keyed.collated)
+        loader = DataLoader(keyed, collate_fn=join_all, **batching, **options)
         return StreamBatches(loader, sampler) if is_stream else loader
 
     loader = make(
+        bad.note,
         pin_memory=bool(config.pop("pin_memory", False)) and device.type == "cuda",
         # a DataLoader draws its base seed from here, not from the global stream
         generator=torch.Generator().manual_seed(mix(seed, ORDER)),
         worker_init_fn=functools.partial(init_worker, config.pop("worker_init_fn", None)),
         **config,
     )
-    loader_here = make(generator=torch.Generator())  # any, for the same reason
+    loader_here = make(ignore, generator=torch.Generator())  # any, for the same reason
     own_seed = mix(seed, BATCH, rank)
-    return Loader(loader, loader_here, sampler, device, channels_last, n_parts, own_seed)
+    return Loader(loader, loader_here, sampler, device, channels_last, n_parts, own_seed, bad)
 
 
-def _check(dataset: Any, config: Mapping[str, Any], is_stream: bool) -> None:
+def _check(dataset: Any, config: Mapping[str, Any], is_stream: bool, skip_bad: bool) -> None:
     kind = type(dataset).__name__
     if is_stream and not hasattr(dataset, "__len__"):
         raise TypeError(
@@ -403,4 +432,9 @@ def _check(dataset: Any, config: Mapping[str, Any], is_stream: bool) -> None:
         raise ValueError(
             "DATA_LOADER_CONFIG: expected no persistent_workers with a stream, got True. Leave it"
             " out: workers are started for each epoch, to begin the stream anew."
+        )
+    if is_stream and skip_bad:
+        raise ValueError(
+            "ON_BAD_SAMPLE: expected stop with a stream, which ends with its first error, got skip."
+            " Catch the error in its __iter__ and leave the sample out there."
         )
