@@ -94,6 +94,8 @@ def build(
     transform = attempt("BATCH_TRANSFORM_CONFIG", make_batch_transform, config)
     if loaders["train"] is not None:
         loaders["train"].transform = transform
+    if loaders["train"] is None and any(_lacks(key, config) for key in ("MODEL", "LOSS")):
+        raise ConfigError(problems)  # the data would have said how many classes there are
     seed_all(mix(config["SEED"], WEIGHTS))  # the weights follow from it, whatever was drawn before
     with main_first(), logging_into(notes):  # one process downloads
         model = attempt("MODEL_CONFIG", make_model, config, device, bool(folders.get("RESUME")))
@@ -257,13 +259,18 @@ def _to_fill_in(key: str, config: Mapping[str, Any]) -> dict[str, inspect.Parame
     }
 
 
+def _lacks(key: str, config: Mapping[str, Any]) -> list[str]:
+    """Return the arguments without which MODEL or LOSS cannot be called."""
+    missing = _to_fill_in(key, config)
+    return [name for name in missing if missing[name].default is inspect.Parameter.empty]
+
+
 def _require_filled_in(key: str, config: Mapping[str, Any]) -> None:
-    for name, parameter in _to_fill_in(key, config).items():
-        if parameter.default is parameter.empty:
-            raise ValueError(
-                f"expected a value for {name}, got none. Set {key}_CONFIG.{name}, or name the"
-                " CLASSES, whose number it is."
-            )
+    for name in _lacks(key, config):
+        raise ValueError(
+            f"expected a value for {name}, got none. Set {key}_CONFIG.{name}, or name the CLASSES,"
+            " whose number it is."
+        )
 
 
 def _check_classes(

@@ -241,6 +241,15 @@ def test_nothing_that_tells_the_number_of_classes(key, tmp_path):
         Run(config, folders(tmp_path))
 
 
+def test_data_that_fail_say_so_alone(tmp_path):
+    def fail():
+        raise ValueError("no pictures")
+
+    with pytest.raises(ConfigError) as caught:
+        Run(named_config(TRAIN_DATASET=fail), folders(tmp_path))
+    assert caught.value.problems == ["TRAIN_DATASET: no pictures"]
+
+
 def test_classes_of_training_are_handed_to_validation(tmp_path):
     class Taking(Named):
         def __init__(self, classes=None, **options):
