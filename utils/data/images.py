@@ -180,7 +180,7 @@ class LabelledImages(Dataset):
         return height, width, channels
 
     def _check_headers(self) -> list[str]:
-        step = -(-len(self.files) // NUM_HEADERS)
+        step = max(1, -(-len(self.files) // NUM_HEADERS))
         sizes, problems = {}, []
         for file in self.files if self._cache else self.files[::step]:
             try:

@@ -24,6 +24,7 @@ logger = logging.getLogger("plumbline")
 
 # folders of these names hold the parts of a data set, and are no classes
 _PARTS = frozenset(("base", "dev", "test", "train", "training", "val", "valid", "validation"))
+_MISSING_TEXT = sorted(cell for cell in MISSING if cell is not None)
 _NUM_TRIED = 100  # rows of a table by which its folder is found
 
 
@@ -220,15 +221,13 @@ def _check_cells(
     return problems, set(gaps)
 
 
-_MISSING_TEXT = sorted(cell for cell in MISSING if cell is not None)
-
-
 def _find_folder(path: Path, cells: list[str], folder: Path | None) -> tuple[Path, list[str]]:
     """Return the folder where the paths of a table start, and what is wrong.
 
     Looked through are `folder`, or that of the table, then images/ in it, then the folders in that,
     and after these the folders beside, with images/ and the folders in it. Of two that hold the
-    same files it is the one whose name the table's has in it: images/train of train_metadata.csv.
+    same files it is the one whose name that of the table has in it: images/train for
+    train_metadata.csv.
     """
     base = path.parent if folder is None else folder
     tried = cells[:: max(1, len(cells) // _NUM_TRIED)]
@@ -246,8 +245,9 @@ def _find_folder(path: Path, cells: list[str], folder: Path | None) -> tuple[Pat
             f"{path}: expected its pictures below {base}, got none of {some(tried)}. Name the "
             "folder where these paths start: folder=..."
         ]
-    for part in (lambda place: place.name, str):  # images/train before train_dataset/images
-        named = [place for place in best if _words(part(place)) & _words(path.stem)]
+    below = {place: place.relative_to(base).as_posix() for place in best}
+    for part in ({place: place.name for place in best}, below):  # images/train, then train/images
+        named = [place for place in best if _words(part[place]) & _words(path.stem)]
         best = named if len(best) > 1 and named else best
     if len(best) > 1:
         return base, [

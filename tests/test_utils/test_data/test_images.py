@@ -352,6 +352,15 @@ def test_the_name_of_a_table_tells_train_from_test(table):
     assert ImageTable(path, folder=folder).files[0].parent == folder
 
 
+def test_a_folder_beside_is_told_by_its_name_too(tmp_path):
+    for part in ("train", "test"):
+        for i in range(2):
+            draw(tmp_path / f"{part}_set" / "images" / f"{i}.png", seed=i)
+        (tmp_path / f"{part}.csv").write_text("image_path,label\n0.png,a\n1.png,b\n")
+        dataset = ImageTable(tmp_path / f"{part}.csv")
+        assert {file.parent for file in dataset.files} == {tmp_path / f"{part}_set" / "images"}
+
+
 def test_labels_may_be_names(table):
     path = table(rows(["dog", "cat", "dog", "cat", "dog", "dog"]))
     dataset = ImageTable(path)
