@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from config.codec import describe, from_yaml, to_yaml
 from config.errors import ConfigError, did_you_mean, shorten
+from config.keys import with_defaults
 from training.checkpoint import load_checkpoint
 from utils.distributed import main_first, world_size
 from utils.path import read_json
@@ -130,7 +131,10 @@ def check_changes(
         now: The same of the run at hand.
         scheduler: Its scheduler, or None.
     """
-    before, after = (describe(from_yaml(about["config"])) for about in (checkpoint, now))
+    # a checkpoint may be older than a key, and what it does not name was as it is by default
+    before, after = (
+        describe(with_defaults(from_yaml(about["config"]))) for about in (checkpoint, now)
+    )
     is_divided = max(checkpoint["stream_parts"], now["stream_parts"]) > 1
     if (
         _has_same_windows(before, after) and not is_divided

@@ -25,6 +25,7 @@ from tests.test_training.common import (
     train,
 )
 from training.callbacks import Callback, EarlyStopping
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.resume import config_of, find_run, is_finished
 from training.state import RunInterrupted
 
@@ -199,6 +200,20 @@ def test_find_latest_and_read_its_config(tmp_path):
         config_of(first, place)
     with pytest.raises(ConfigError, match="expected a run with a checkpoint"):
         find_run("latest", folders(tmp_path / "empty"))
+
+
+def test_a_checkpoint_that_is_older_than_a_key_goes_on(tmp_path):
+    run = train("pytorch", tmp_path, EPOCHS=1)["run"]
+    folder = tmp_path / "weights" / run
+    checkpoint = load_checkpoint(folder)
+    lines = checkpoint["config"].splitlines(keepends=True)
+    older = [line for line in lines if not line.startswith(("PARAM_GROUPS", "WEIGHTS_STRICT"))]
+    assert len(older) == len(lines) - 2
+    save_checkpoint({**checkpoint, "config": "".join(older)}, folder)
+    assert resume("ignite", tmp_path, run, EPOCHS=2)["epochs"] == 2
+    save_checkpoint({**checkpoint, "config": "".join(older)}, folder)
+    with pytest.raises(ConfigError, match="expected PARAM_GROUPS as the run had it, {}, got"):
+        resume("ignite", tmp_path, run, EPOCHS=2, PARAM_GROUPS={"head": {}})
 
 
 @pytest.mark.parametrize(
