@@ -77,6 +77,7 @@ def load_state(network: nn.Module, state: Mapping[str, torch.Tensor], where: str
     Raises:
         ValueError: tensors are missing, unexpected or of another shape; the first are named.
     """
+    state = _with_plain_names(network, state)
     misfits = _compare(network, state)
     if misfits:
         raise ValueError(
@@ -106,6 +107,7 @@ def start_from(
     Raises:
         ValueError: tensors do not fit and `strict`, or none fits; the first are named.
     """
+    state = _with_plain_names(network, state)
     misfits = _compare(network, state)
     left_out = {name for names in misfits.values() for name in names}
     fitting = {name: value for name, value in state.items() if name not in left_out}
@@ -163,6 +165,15 @@ def _build(
             "Give a class of modules, or a function that returns one."
         )
     return network
+
+
+def _with_plain_names(network: nn.Module, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Drop what DistributedDataParallel and torch.compile put before each name."""
+    prefix = re.compile(r"((module|_orig_mod)\.)+")
+    is_wrapped = all(prefix.match(str(name)) for name in state)
+    if not is_wrapped or any(map(prefix.match, network.state_dict())):
+        return state
+    return {prefix.sub("", name, count=1): value for name, value in state.items()}
 
 
 def _compare(network: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:

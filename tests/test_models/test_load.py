@@ -211,6 +211,26 @@ def test_a_lazy_layer_takes_the_shape_of_the_file(path):
     assert loaded(torch.ones(1, 3)).tolist() == [[4.0, 4.0]]
 
 
+class Wrapper(nn.Module):
+    """Its own names begin as those of DistributedDataParallel."""
+
+    def __init__(self):
+        super().__init__()
+        self.module = ConvNet(**CONFIG)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_names_that_torch_has_put_a_wrapper_before_are_read(path, prefix):
+    model = trained()
+    torch.save({f"{prefix}{name}": value for name, value in model.state_dict().items()}, path)
+    loaded, _ = load_model(path, lambda: ConvNet(**CONFIG))
+    assert torch.equal(loaded.head.weight, model.head.weight)
+    wrapper = Wrapper()
+    if prefix == "module.":
+        assert start_from(wrapper, torch.load(path, weights_only=True), "weights") is None
+        assert torch.equal(wrapper.module.head.weight, model.head.weight)
+
+
 def test_files_without_the_counts_of_batch_norm_are_read(path):
     model, x = trained(), torch.randn(2, 3, 8, 8)
     state = {k: v for k, v in model.state_dict().items() if "num_batches_tracked" not in k}

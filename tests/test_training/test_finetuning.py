@@ -15,8 +15,10 @@ from models.load import load_model
 from models.zoo import classifier
 from tests.test_training.common import ROUTINES, Pictures, bits, folders, make_config, train
 from tests.test_training.test_resume import Stop, resume, stop
+from training import build
 from training.callbacks import Unfreeze
 from training.run import Run
+from training.verify import _prepare
 from utils.torchutils import load_weights
 
 SIZES = {"ch_in": 1, "bulk_ch": 2, "n_blocks": 2}
@@ -220,6 +222,16 @@ def test_a_resumed_run_needs_the_file_no_more(name, weights, tmp_path, monkeypat
                         CALLBACKS=[functools.partial(Stop, 1, 4)])  # fmt: skip
     assert bits(result) == bits(unbroken)
     assert f"WEIGHTS: {tmp_path / file}\n" in text_of(result)
+
+
+def test_the_verification_of_the_resume_starts_from_the_same_run(first, tmp_path, monkeypatch):
+    """It has folders of its own, where "latest" would be none."""
+    monkeypatch.setattr(build, "make_dataset", build.make_dataset)  # it puts one of its own there
+    place = folders(Path(first["paths"]["weight_dir"]).parent.parent)
+    config, own = _prepare("unbroken", tmp_path, make_config(**CONFIG, WEIGHTS="latest"), place)
+    assert config["WEIGHTS"] == first["paths"]["best"]
+    with pytest.raises(ConfigError, match="WEIGHTS: weights: expected a run"):
+        _prepare("unbroken", tmp_path, make_config(**CONFIG, WEIGHTS="latest"), own)
 
 
 def test_a_resumed_run_keeps_its_weights(weights, tmp_path):

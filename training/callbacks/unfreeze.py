@@ -16,13 +16,10 @@ if TYPE_CHECKING:
 class Unfreeze(Callback):
     """Let parts of the network learn from the start, others after some epochs, the rest never.
 
-        partial(Unfreeze, stages={0: ["head"], 2: ["layer4", "layer3"], 5: ["*"]})
-
-    Here the head learns alone for two epochs, then with two layers, and from the sixth epoch on all
-    does. What does not learn gets no gradient, no update and no weight decay, and what lies before
-    all that learns takes no time in the backward pass. A part has the learning rate of its
-    PARAM_GROUPS and the scheduler of the run, also when it begins to learn late. What the model
-    itself has frozen stays so, and the parameters of a loss always learn.
+    What does not learn gets no gradient, no update and no weight decay, and what lies before all
+    that learns takes no time in the backward pass. A part has the learning rate of PARAM_GROUPS and
+    the scheduler of the run, also when it begins to learn late. What the model itself has frozen
+    stays so, and the parameters of a loss always learn.
 
     Batch norm of a frozen part is in eval mode: it uses its running statistics, not those of the
     batch, and leaves them as they are.
@@ -38,6 +35,12 @@ class Unfreeze(Callback):
 
     Raises:
         ValueError: `stages` is something else.
+
+    Example:
+        The head learns alone for two epochs, then with layer4, and from the sixth on all does.
+
+        >>> from functools import partial
+        >>> callbacks = [partial(Unfreeze, stages={0: ["head"], 2: ["layer4"], 5: ["*"]})]
     """
 
     def __init__(self, stages: Mapping[int, Sequence[str]], fix_statistics: bool = True) -> None:
