@@ -260,7 +260,8 @@ class Evaluation:
                     bag.reset()
                     bag.update(logits, target)
                     values |= bag.compute()
-        return values
+        # nan: of a class that is not there, of neighbours that one sample has not
+        return {k: v for k, v in values.items() if k == "loss" or not math.isnan(v)}
 
 
 def _names_of(dataset: Any) -> list[str] | None:

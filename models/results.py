@@ -109,6 +109,8 @@ def _write_worst(
 ) -> None:
     """Draw the samples of the highest loss, read once more; none where the input is no picture."""
     rows = [row for row in samples if "loss" in row]
+    if len({row["loss"] for row in rows}) < 2:
+        return  # a loss of pairs or triplets says nothing of one sample
     rows.sort(key=lambda row: math.inf if math.isnan(row["loss"]) else row["loss"], reverse=True)
     loader, task = evaluation.loader, evaluation.predictor.task
     if loader.n_parts:

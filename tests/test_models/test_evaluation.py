@@ -1,6 +1,7 @@
 """The bootstrap of an evaluation, and the files of what it found."""
 
 import csv
+import functools
 import json
 import math
 from pathlib import Path
@@ -143,14 +144,8 @@ def test_values_without_an_interval(monkeypatch):
 
 
 def test_a_value_for_each_class():
-    def per_class(pred, target):
-        return f1(pred, target, average="none")
-
-    per_class.counts = f1.counts
-    per_class.compute = lambda sums: f1.compute(sums, "none")
-    evaluation, _ = evaluate(
-        "multiclass", {"f1": per_class}, classes=["a", "b", "c"], n_resamples=20
-    )
+    metrics = {"f1": functools.partial(f1, average="none")}
+    evaluation, _ = evaluate("multiclass", metrics, classes=["a", "b", "c"], n_resamples=20)
     assert list(evaluation.intervals()) == ["loss", "f1_a", "f1_b", "f1_c"]
 
 
@@ -308,6 +303,25 @@ def test_a_stream_has_no_worst(tmp_path, caplog):
         write_results(tmp_path, evaluation, table, {"set": "val", "weights": "w/best.pth"})
     assert not (tmp_path / "worst.png").exists()
     assert "no worst.png: a stream cannot be asked for single samples" in caplog.text
+
+
+def test_a_loss_that_says_nothing_of_one_sample_has_no_worst(tmp_path):
+    def same(pred, target):
+        return pred.std(0, correction=0).mean()
+
+    evaluation, rows = evaluate("regression", {}, loss=same)
+    write_results(tmp_path, evaluation, rows, {"set": "val", "weights": "w/best.pth"})
+    assert {row["loss"] for row in rows} == {0.0}
+    assert {p.name for p in tmp_path.iterdir()} == {"samples.csv", "evaluation.json", "scatter.png"}
+
+
+def test_a_metric_without_a_value_of_one_sample_has_an_empty_cell(tmp_path):
+    per_class = functools.partial(f1, average="none")
+    found = write(tmp_path, "multiclass", {"f1": per_class})
+    row = found["samples"][0]
+    others = {"0", "1", "2"} - {row["target"], row["prediction"]}
+    assert all(row[f"f1_{name}"] == "" for name in others)
+    assert row[f"f1_{row['target']}"] in ("0.0", "1.0")
 
 
 def test_the_path_of_a_sample():
