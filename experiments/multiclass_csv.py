@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from models.zoo import classifier
+from training.callbacks import Ledger
 from utils.data import ImageTable
 from utils.metrics import accuracy, f1
 
@@ -65,4 +66,5 @@ train_config = {
     "METRICS": {"accuracy": accuracy, "f1": f1},
     "MONITOR": "val_accuracy",  # best.pth is from the epoch where this is best
     "MONITOR_MODE": "max",
+    "CALLBACKS": [Ledger],  # at the end: which pictures are wrong, which classes are confused
 }

@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from models.zoo import classifier
+from training.callbacks import Ledger
 from utils.data import ImageTable
 from utils.metrics import accuracy, f1
 
@@ -64,4 +65,5 @@ train_config = {
     "METRICS": {"f1": f1, "f1_each": partial(f1, average="none"), "accuracy": accuracy},
     "MONITOR": "val_f1",  # best.pth is from the epoch where this is best
     "MONITOR_MODE": "max",
+    "CALLBACKS": [Ledger],  # at the end: which pictures are wrong, which classes are confused
 }

@@ -171,7 +171,7 @@ class Evaluation:
             first = self._counts[0]
             n_sums = sum(sums.numel() for sums in first.values()) * self.n_resamples
             self._layout = {key: s.cpu() for key, s in first.items() if n_sums <= _MAX_SUMS}
-        values = [[row.get(name, math.nan) for name in self._columns] for row in rows]
+        values = [[_number(row.get(name)) for name in self._columns] for row in rows]
         parts = [np.array(values, dtype=np.float64).reshape(len(rows), -1)]
         for key in self._layout:
             parts.append(torch.stack([sums[key].flatten() for sums in self._counts]).cpu().numpy())
@@ -244,9 +244,9 @@ class Evaluation:
             return str(values)  # of no class, such as -100
         return class_of(values, self.predictor.task, self.class_names)
 
-    def _values_of(self, logits: Tensor, target: Any) -> dict[str, float]:
+    def _values_of(self, logits: Tensor, target: Any) -> dict[str, float | str]:
         """Return loss and metrics of one sample; one that needs more than a sample is left out."""
-        values = {}
+        values: dict[str, float] = {}
         if self.loss:
             with contextlib.suppress(Exception), self._autocast:
                 values["loss"] = self.loss(logits, target).item()
@@ -260,8 +260,13 @@ class Evaluation:
                     bag.reset()
                     bag.update(logits, target)
                     values |= bag.compute()
-        # nan: of a class that is not there, of neighbours that one sample has not
-        return {k: v for k, v in values.items() if k == "loss" or not math.isnan(v)}
+        # nan, of a class that is not there or of neighbours, is no value: an empty cell
+        return {k: "" if k != "loss" and math.isnan(v) else v for k, v in values.items()}
+
+
+def _number(value: Any) -> float:
+    """Return the number of a cell, nan for one that is empty."""
+    return value if isinstance(value, float) else math.nan
 
 
 def _names_of(dataset: Any) -> list[str] | None:

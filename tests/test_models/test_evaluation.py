@@ -319,6 +319,7 @@ def test_a_metric_without_a_value_of_one_sample_has_an_empty_cell(tmp_path):
     per_class = functools.partial(f1, average="none")
     found = write(tmp_path, "multiclass", {"f1": per_class})
     row = found["samples"][0]
+    assert [name for name in row if name.startswith("f1")] == ["f1_0", "f1_1", "f1_2"]
     others = {"0", "1", "2"} - {row["target"], row["prediction"]}
     assert all(row[f"f1_{name}"] == "" for name in others)
     assert row[f"f1_{row['target']}"] in ("0.0", "1.0")
