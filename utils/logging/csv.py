@@ -17,9 +17,9 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from utils.path import create_dirs, remove_stale_temps, write_atomic
 
@@ -86,6 +86,46 @@ class CsvTracker:
             _rewrite(self.path, [*columns, *fields], rows)
 
 
+class Scan(NamedTuple):
+    """A table that is read as far as somebody asks; see `scan_tracker`.
+
+    Attributes:
+        columns: Names, as they were written.
+        rows: Records in the order of the file, each with a field per column as it stands there.
+        decode: Turns such a field into the text that was written. Numbers it leaves as they are.
+    """
+
+    columns: list[str]
+    rows: Iterator[list[str]]
+    decode: Callable[[str], str]
+
+
+def scan_tracker(path: str | Path, last: int | None = None) -> Scan:
+    """Read a table like `read_tracker`, of a hundred thousand records in the time of csv.reader.
+
+    Args:
+        path: The table; a missing one has neither columns nor records.
+        last: So many records at the end of it, without reading those before them.
+
+    Raises:
+        ValueError: when the table is damaged, with the line; also on the way through the records.
+    """
+    path = Path(path).resolve()
+    if not path.exists():
+        return Scan([], iter([]), str)
+    data = None
+    with _read_locked(path):
+        if last is not None:
+            data = _read_end(path, last)
+        if data is None:
+            data = path.read_bytes()
+    columns, rows = _parse(path, data)
+    if columns[:1] != [""]:
+        return Scan([_decode(name) for name in columns], rows, _decode)
+    decode = _decode if "RUN" in columns else str  # see _read_table
+    return Scan([decode(name) for name in columns[1:]], (row[1:] for row in rows), decode)
+
+
 def read_tracker(path: str | Path) -> list[dict[str, str]]:
     """Read a table: one dict per record, values as the text that was written.
 
@@ -99,10 +139,7 @@ def read_tracker(path: str | Path) -> list[dict[str, str]]:
     path = Path(path).resolve()
     if not path.exists():
         return []
-    lock = _lock_path(path)
-    # In a folder that may only be read there is no lock to take; a cut record is dropped anyway.
-    writable = os.access(lock if lock.exists() else path.parent, os.W_OK)
-    with _locked(path) if writable else contextlib.nullcontext():
+    with _read_locked(path):
         _, rows = _read_table(path)
     return [{_decode(name): _decode(field) for name, field in row.items()} for row in rows]
 
@@ -143,6 +180,8 @@ def _encode(value: Any) -> str:
 
 
 def _decode(field: str) -> str:
+    if "\\" not in field and field[:1] != "'":  # nearly all of them
+        return field
     text = ESCAPED.sub(lambda m: chr(int(m[1], 16)) if m[1] else PLAIN[m[0]], field)
     return text[1:] if text.startswith("'") and FORMULA.match(text, 1) else text
 
@@ -173,6 +212,13 @@ def _locked(path: Path) -> contextlib.AbstractContextManager[Any]:
     # A kernel lock: it ends with its process, also after kill -9. The default poll of 50 ms would
     # be most of the time that 16 writers take.
     return FileLock(_lock_path(path), poll_interval=0.005)
+
+
+def _read_locked(path: Path) -> contextlib.AbstractContextManager[Any]:
+    lock = _lock_path(path)
+    # In a folder that may only be read there is no lock to take; a cut record is dropped anyway.
+    writable = os.access(lock if lock.exists() else path.parent, os.W_OK)
+    return _locked(path) if writable else contextlib.nullcontext()
 
 
 def _drop_torn_tail(path: Path) -> None:
@@ -221,25 +267,8 @@ def _rewrite(path: Path, columns: list[str], rows: list[dict[str, str]]) -> None
 
 def _read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Return columns and records, as they stand (or should stand) in the file."""
-    data = path.read_bytes() if path.exists() else b""
-    text = data[: data.rfind(b"\n") + 1].decode("utf-8-sig", "backslashreplace")
-    csv.field_size_limit(2**31 - 1)  # the default refuses fields above 128 KiB that it has written
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        columns = next(reader, [])
-        if len(set(columns)) < len(columns):
-            raise csv.Error("expected different column names, got one twice")
-        rows = []
-        for fields in reader:
-            if len(fields) > len(columns):
-                raise csv.Error(f"expected {len(columns)} fields, got {len(fields)}")
-            if fields:
-                fields += [""] * (len(columns) - len(fields))
-                rows.append(dict(zip(columns, fields, strict=True)))
-    except csv.Error as error:
-        raise ValueError(
-            f"{path} line {reader.line_num}: {error}. Mend the line by hand."
-        ) from error
+    columns, records = _parse(path, path.read_bytes() if path.exists() else b"")
+    rows = [dict(zip(columns, fields, strict=True)) for fields in records]
     if columns[:1] == [""]:
         columns = columns[1:]
         # Not ours, unless a script has saved ours with an index: only then are fields escaped.
@@ -247,3 +276,56 @@ def _read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         rows = [{encode(k): encode(v) for k, v in row.items() if k} for row in rows]
         columns = [encode(name) for name in columns]
     return columns, rows
+
+
+def _parse(path: Path, data: bytes) -> tuple[list[str], Iterator[list[str]]]:
+    """Return the columns and the records of a file's content, without one that was cut short."""
+    csv.field_size_limit(2**31 - 1)  # the default refuses fields above 128 KiB that it has written
+    lines = io.BytesIO(data[: data.rfind(b"\n") + 1])
+    reader = csv.reader(io.TextIOWrapper(lines, "utf-8-sig", "backslashreplace", ""), strict=True)
+
+    def read() -> Iterator[list[str]]:
+        try:
+            columns = next(reader, [])
+            if len(set(columns)) < len(columns):
+                raise csv.Error("expected different column names, got one twice")
+            yield columns
+            for fields in reader:
+                if len(fields) > len(columns):
+                    raise csv.Error(f"expected {len(columns)} fields, got {len(fields)}")
+                if fields:
+                    fields += [""] * (len(columns) - len(fields))
+                    yield fields
+        except csv.Error as error:
+            raise ValueError(
+                f"{path} line {reader.line_num}: {error}. Mend the line by hand."
+            ) from error
+
+    rows = read()
+    return next(rows), rows
+
+
+def _read_end(path: Path, last: int) -> bytes | None:
+    """Return the header and the last records, or None where they cannot be told from afar."""
+    with open(path, "rb") as file:
+        header = file.readline()
+        start, end = file.tell(), file.seek(0, os.SEEK_END)
+        step = 2**16
+        while True:
+            begin = max(start, end - step)
+            file.seek(begin)
+            data = file.read(end - begin)
+            *lines, _ = data.split(b"\n")
+            if begin == start or len(lines) > last:
+                break
+            step *= 4
+    lines = [header.rstrip(b"\n"), *lines[max(0, len(lines) - last) :], b""]
+    # a record of another program may have line ends within quotes
+    if any(line.count(b'"') % 2 for line in lines):
+        return None
+    data = b"\n".join(lines)
+    try:
+        list(_parse(path, data)[1])
+    except ValueError:
+        return None  # the message tells the line, for which all of them must be counted
+    return data

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.logging.csv import CsvTracker, flatten, read_tracker
+from utils.logging.csv import CsvTracker, flatten, read_tracker, scan_tracker
 
 ROOT = Path(__file__).parents[3]
 
@@ -491,3 +491,49 @@ assert not heavy, heavy
 """)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, str(script)], cwd=folder, env=environment, check=True)
+
+
+def scan(path: Path, last: int | None = None) -> list[dict[str, str]]:
+    columns, rows, decode = scan_tracker(path, last)
+    return [dict(zip(columns, map(decode, row), strict=True)) for row in rows]
+
+
+def test_a_scan_gives_what_read_tracker_gives(tmp_path):
+    tracker = CsvTracker(tmp_path / "e.csv")
+    texts = ["a\nb", "=1+1", "'a", "\\n", 'a,"b"', "", "-1", "\udc80"]
+    for i, text in enumerate(texts):
+        tracker.append({"RUN": i, "=NAME": text})
+    for last in (None, 1, 3, len(texts), 100):
+        assert scan(tracker.path, last) == read_tracker(tracker.path)[-(last or 100) :]
+
+
+@pytest.mark.parametrize("last", [None, 1, 2, 5])
+def test_a_scan_of_a_table_saved_with_an_index(tmp_path, last):
+    (tmp_path / "e.csv").write_text(OLD, newline="")
+    assert scan(tmp_path / "e.csv", last) == OLD_ROWS[-(last or 5) :]
+    (tmp_path / "e.csv").write_text("".join(OLD.partition("1,")[:1]), newline="")
+    assert scan(tmp_path / "e.csv", last) == OLD_ROWS[:1]
+
+
+def test_a_scan_from_the_end_takes_whole_records(tmp_path):
+    path = tmp_path / "e.csv"
+    wide = "x" * 50_000  # several of the pieces that are read
+    path.write_text("RUN,NOTE\n" + "".join(f"{i},{wide}\n" for i in range(20)) + "20,cut")
+    for last in (1, 5, 19, 20, 21):
+        rows = scan(path, last)
+        assert [row["RUN"] for row in rows] == [str(i) for i in range(20)][-last:]
+        assert all(row["NOTE"] == wide for row in rows)
+
+
+def test_a_scan_of_nothing(tmp_path):
+    assert scan(tmp_path / "e.csv", 3) == scan(tmp_path / "e.csv") == []
+    (tmp_path / "e.csv").write_text("RUN,NOTE\n")
+    assert scan(tmp_path / "e.csv", 3) == []
+    assert scan_tracker(tmp_path / "e.csv", 3).columns == ["RUN", "NOTE"]
+
+
+def test_a_scan_of_a_damaged_table_tells_the_line(tmp_path):
+    (tmp_path / "e.csv").write_text("RUN\na\nb\nc,d\n")
+    for last in (None, 1):
+        with pytest.raises(ValueError, match="line 4: expected 1 fields, got 2"):
+            scan(tmp_path / "e.csv", last)
