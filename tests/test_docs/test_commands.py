@@ -25,6 +25,7 @@ from PIL import Image
 
 import predict
 import run_prediction
+import runs
 import train
 from config.config import ROOT_PATH, global_config
 from config.load import list_routines, load_config
@@ -266,6 +267,8 @@ def run_line(words: list[str], folder: Path) -> int:
     arguments = [name for word in arguments for name in (sorted(glob.glob(word)) or [word])]
     if script == "train.py":
         return run_training(arguments)
+    if script == "runs.py":
+        return runs.main(arguments)
     main = {"predict.py": predict.main, "run_prediction.py": run_prediction.main}[script]
     return main([*arguments, "DEVICE=cpu"])
 
