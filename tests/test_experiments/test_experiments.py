@@ -1,8 +1,11 @@
+"""Every experiment, made small: trained, resumed, repeated and predicted under every routine."""
+
 import csv
 import functools
 import hashlib
 import importlib
 import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +14,29 @@ import torch
 from PIL import Image
 
 import predict
+import run_prediction
 import train
 from config.codec import decode_config, encode_config, to_yaml
+from config.load import load_config
+from models import MODELS
+from tests.test_experiments import data
+from tests.test_training.common import ROUTINES
+from training.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {path.stem: path for path in sorted((ROOT / "experiments").glob("[!_]*.py"))}
 # networks that learn nothing in seconds need no weights, and small pictures no workers
-TINY_CSV = [
-    "EPOCHS=1",
-    "DATA_LOADER_CONFIG.batch_size=8",
-    "DATA_LOADER_CONFIG.num_workers=0",
-    "PREPROCESS.short_side=36",
-    "PREPROCESS.crop=[32, 32]",
-    "MODEL_CONFIG.weights=None",
-    "MODEL_CONFIG.name=mobilenet_v3_small",
-]
+SMALL_NET = ["MODEL_CONFIG.weights=None", "MODEL_CONFIG.name=mobilenet_v3_small"]
+SMALL_BATCH = ["EPOCHS=1", "DATA_LOADER_CONFIG.batch_size=8", "DATA_LOADER_CONFIG.num_workers=0"]
+SMALL_LOOK = ["PREPROCESS.short_side=36", "PREPROCESS.crop=[32, 32]"]
+TINY_CSV = [*SMALL_BATCH, *SMALL_LOOK, *SMALL_NET]
 TINY = {
+    "cifar10": [
+        *SMALL_BATCH,
+        *SMALL_NET[1:],
+        "MODEL_CONFIG.small_images=False",
+        *(f"{part}_DATASET_CONFIG.holdout=0.1" for part in ("TRAIN", "VAL")),
+    ],
     "scenes": [
         "EPOCHS=2",
         *(f"{part}_DATASET_CONFIG.n_scenes=5" for part in ("TRAIN", "VAL", "TEST")),
@@ -34,62 +44,55 @@ TINY = {
         "DATA_LOADER_CONFIG.batch_size=2",
         "MODEL_CONFIG.bulk_ch=2",
     ],
-    "digits": ["EPOCHS=1", "DATA_LOADER_CONFIG.batch_size=128", "MODEL_CONFIG.bulk_ch=2"],
-    "features": ["EPOCHS=1", "DATA_LOADER_CONFIG.batch_size=256", "MODEL_CONFIG.bulk_ch=2"],
+    "digits": ["EPOCHS=1", "DATA_LOADER_CONFIG.batch_size=512", "MODEL_CONFIG.bulk_ch=2"],
+    "features": ["EPOCHS=1", "DATA_LOADER_CONFIG.batch_size=512", "MODEL_CONFIG.bulk_ch=2"],
+    "imagenet": [
+        *TINY_CSV,
+        "TRAIN_DATASET_CONFIG.transform=light",  # a crop of 176 is read in a test of its own
+    ],
     "membrane": ["EPOCHS=2", "MODEL_CONFIG.bulk_ch=1", "MODEL_CONFIG.n_recursions=1"],
+    "metric_learning": ["EPOCHS=1"],
+    "mnist": [*SMALL_BATCH[:1], "DATA_LOADER_CONFIG.num_workers=0"],
     "multiclass_csv": TINY_CSV,
     "multilabel_csv": TINY_CSV,
+    "pets": TINY_CSV,
+}
+# of which run_prediction.py reads the validation; of the others predict.py a file
+PICTURES = {
+    "imagenet": "val/ant/0.JPEG",
+    "membrane": "image/5.png",
+    "multiclass_csv": "images/test/3.jpg",
+    "multilabel_csv": "images/test/3.jpg",
+    "pets": "pets/oxford-iiit-pet/images/Birman_0.jpg",
 }
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """Make a small data set for each experiment that expects files, with the names it expects.
-
-    Those of tables have a folder of the experiment's name; see `run`.
-    """
+    """Make a small data set for each experiment that expects files, in a folder of its name."""
     folder = tmp_path_factory.mktemp("data")
-    write_slices(folder)
-    write_tables(folder / "multiclass_csv", "label", lambda i: ["ant", "bee", "cat"][i % 3])
-    write_tables(folder / "multilabel_csv", "big,red", lambda i: f"{i % 2},{i // 2 % 2}.0")
-    return folder
+    data.write_slices(folder / "membrane")
+    data.write_tables(folder / "multiclass_csv", "label", lambda i: ["ant", "bee", "cat"][i % 3])
+    data.write_tables(folder / "multilabel_csv", "big,red", lambda i: f"{i % 2},{i // 2 % 2}.0")
+    data.write_class_folders(folder / "imagenet")
+    data.write_mnist(folder / "mnist" / "mnist")
+    data.write_pets(folder / "pets" / "pets")
+    sums = data.write_cifar(folder / "cifar10" / "cifar10")
+    datasets = pytest.importorskip("torchvision.datasets")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in sums.items():
+            patch.setattr(datasets.CIFAR10, name, value)
+        yield folder
 
 
-def write_tables(folder, columns, label):
-    """Write pictures of different sizes and the tables of training and test beside them."""
-    draw = np.random.default_rng(0)
-    for part, n in (("train", 18), ("test", 4)):
-        (folder / "images" / part).mkdir(parents=True)
-        lines = [f"image_path,{columns}"]
-        for i in range(n):
-            values = draw.integers(0, 256, (40 + i, 50, 3), dtype=np.uint8)
-            Image.fromarray(values).save(folder / "images" / part / f"{i}.jpg")
-            lines.append(f"{i}.jpg,{label(i)}")
-        (folder / f"{part}_metadata.csv").write_text("\n".join(lines))
-
-
-def write_slices(folder):
-    """Write slices and labels with the names and the values of experiments/membrane.py."""
-    rng = np.random.default_rng(0)
-    for name in ("image", "label"):
-        (folder / name).mkdir()
-    for stem in ("0", "1", "5", "11", "17", "23", "29"):
-        cells = np.kron(rng.random((16, 16)) < 0.8, np.ones((17, 17), bool))  # (272, 272)
-        image = np.where(cells, 160, 60) + rng.integers(-20, 20, cells.shape)
-        Image.fromarray(image.astype(np.uint8)).save(folder / "image" / f"{stem}.png")
-        Image.fromarray(np.where(cells, 255, 0).astype(np.uint8)).save(
-            folder / "label" / f"{stem}.png"
-        )
-
-
-def run(config, folder, data_dir, *arguments):
+def run(config, folder, data_dir, *arguments, code=0):
     """Train as the command line does; return the run's folder of logs and that of weights."""
-    own = data_dir / config.stem
-    data_dir = own if own.is_dir() else data_dir
-    folders = [f"LOG_DIR={folder}/logs", f"WEIGHT_DIR={folder}/weights", f"DATA_DIR={data_dir}"]
-    assert train.main([str(config), *folders, "NUM_THREADS=1", *arguments]) == 0
-    (metrics,) = (folder / "logs").glob("*/metrics.csv")
-    return metrics.parent, folder / "weights" / metrics.parent.name
+    folders = [f"LOG_DIR={folder}/logs", f"WEIGHT_DIR={folder}/weights"]
+    source = [] if config is None else [str(config)]
+    words = [*source, *folders, f"DATA_DIR={data_dir}", *arguments]
+    assert train.main(words) == code
+    (text,) = (folder / "logs").glob("*/config.yaml")
+    return text.parent, folder / "weights" / text.parent.name
 
 
 def read_bits(log_dir, weight_dir):
@@ -101,25 +104,108 @@ def read_bits(log_dir, weight_dir):
     return (log_dir / "metrics.csv").read_bytes(), digest.hexdigest()
 
 
+def stop_and_go_on(config, folder, data_dir, first, second, *arguments):
+    """Stop a run after its first batch under one routine, go on under another; return its bits."""
+    begin_batch = Run.begin_batch
+
+    def stop(self):
+        if (self.position.epoch, self.position.batch) == (0, 0):
+            signal.raise_signal(signal.SIGTERM)  # the update ends first
+        begin_batch(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "begin_batch", stop)
+        log_dir, _ = run(config, folder, data_dir, "--routine", first, *arguments, code=143)
+    assert not (log_dir / "metrics.csv").exists()
+    return read_bits(*run(None, folder, data_dir, "--resume", "latest", "--routine", second))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data_dir):
+    """Return the folders of the unbroken run of an experiment under raw PyTorch, trained once."""
+
+    @functools.cache
+    def train_once(name):
+        folder = tmp_path_factory.mktemp(name)
+        return run(FILES[name], folder, data_dir / name, *TINY[name], "NUM_THREADS=1")
+
+    return train_once
+
+
+def find_config(log_dir, folder):
+    """Copy the captured config to a place of its own, so that nothing else of the run is seen."""
+    folder.mkdir()
+    path = folder / "captured.yaml"
+    path.write_bytes((log_dir / "config.yaml").read_bytes())
+    return path
+
+
 @pytest.mark.parametrize("name", FILES)
-def test_every_routine_trains_it_to_the_same_bits(name, tmp_path, data_dir):
-    for package in ("ignite", "fastai", "sklearn"):
+def test_the_captured_config_gives_the_same_bits_under_every_routine(
+    name, whole, tmp_path, data_dir
+):
+    for package in (*ROUTINES[1:], "sklearn"):
         pytest.importorskip(package)
-    bits = {}
-    for routine in ("pytorch", "ignite", "fastai"):
-        folder = tmp_path / routine
-        dirs = run(FILES[name], folder, data_dir, *TINY[name], "--routine", routine)
-        bits[routine] = read_bits(*dirs)
-    assert bits["ignite"] == bits["pytorch"]
-    assert bits["fastai"] == bits["pytorch"]
+    config = find_config(whole(name)[0], tmp_path / "config")
+    for routine in ROUTINES:
+        folders = run(config, tmp_path / routine, data_dir / name, "--routine", routine)
+        assert read_bits(*folders) == read_bits(*whole(name)), routine
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_captured_config_repeats_the_run(name, tmp_path, data_dir):
-    first = run(FILES[name], tmp_path / "first", data_dir, *TINY[name])
-    config = (first[0] / "config.yaml").rename(tmp_path / f"{name}.yaml")
-    again = run(config, tmp_path / "again", data_dir)
-    assert read_bits(*again) == read_bits(*first)
+def test_a_stopped_run_goes_on_to_the_same_bits(name, whole, tmp_path, data_dir):
+    first = list(FILES).index(name)  # all pairs of neighbours have their turn
+    pair = ROUTINES[first % 4], ROUTINES[(first + 1) % 4]
+    for package in ("sklearn", *{*pair} - {"pytorch"}):
+        pytest.importorskip(package)
+    config = find_config(whole(name)[0], tmp_path / "config")
+    bits = stop_and_go_on(config, tmp_path / "run", data_dir / name, *pair)
+    assert bits == read_bits(*whole(name))
+
+
+@pytest.mark.slow  # the same for all pairs of neighbours
+@pytest.mark.parametrize("first", range(4))
+@pytest.mark.parametrize("name", FILES)
+def test_a_stopped_run_goes_on_under_each_routine(name, first, whole, tmp_path, data_dir):
+    pair = ROUTINES[first], ROUTINES[(first + 1) % 4]
+    config = find_config(whole(name)[0], tmp_path / "config")
+    bits = stop_and_go_on(config, tmp_path / "run", data_dir / name, *pair)
+    assert bits == read_bits(*whole(name))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_was_trained_predicts(name, whole, tmp_path, data_dir):
+    log_dir, weight_dir = whole(name)
+    if name in PICTURES:
+        picture = str(data_dir / name / PICTURES[name])
+        where = ["-o", str(tmp_path / "out"), "--weights", str(weight_dir / "best.pth")]
+        assert predict.main(["-i", picture, *where, "DEVICE=cpu"]) == 0
+        assert list((tmp_path / "out").rglob("*.npy"))
+        return
+    # the validation again: its metrics have the bits that the training wrote
+    config = decode_config((log_dir / "config.yaml").read_text(encoding="utf-8"))
+    keys = ("METRICS", "LOSS", "LOSS_CONFIG", "DATA_LOADER_CONFIG", "MIXED_PRECISION")
+    keys += ("CHANNELS_LAST", "NUM_THREADS", "SEED", "SAMPLED_FEATURES")
+    if config["MODEL"] not in MODELS.values():
+        keys += ("MODEL",)
+    about = {key: config[key] for key in keys if key in config}
+    about |= {"WEIGHTS": str(weight_dir / "last.pth"), "DEVICE": "cpu", "PROGRESS": False}
+    about |= {"DATASET": config["VAL_DATASET"], "DATASET_CONFIG": config["VAL_DATASET_CONFIG"]}
+    if any(True for _ in parameters(config)):
+        del about["LOSS"], about["LOSS_CONFIG"]
+    _, folders = load_config(str(FILES[name]), [f"DATA_DIR={data_dir / name}"])
+    result = run_prediction.predict(None, about, folders | {"LOG_DIR": tmp_path})
+    row = read_rows(log_dir / "metrics.csv")[-1]
+    assert result["metrics"] and all(
+        repr(value) == row[f"val_{metric}"] for metric, value in result["metrics"].items()
+    )
+
+
+def parameters(config):
+    """Return the weights of the loss, which no weights file holds."""
+    loss = config["LOSS"]
+    loss = loss(**config.get("LOSS_CONFIG", {})) if isinstance(loss, type) else loss
+    return loss.parameters() if isinstance(loss, torch.nn.Module) else ()
 
 
 def comparable(value):
@@ -141,9 +227,13 @@ def test_text_holds_the_whole_config(name):
     assert comparable(decode_config(to_yaml(plain))) == comparable(config)
 
 
+def read_rows(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def read_column(log_dir, name):
-    with (log_dir / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        return [float(row[name]) for row in csv.DictReader(file)]
+    return [float(row[name]) for row in read_rows(log_dir / "metrics.csv")]
 
 
 def test_digits_are_read_by_the_end(tmp_path, data_dir):
@@ -165,27 +255,57 @@ def test_water_and_buildings_are_found_by_the_end(tmp_path, data_dir):
 
 @pytest.mark.parametrize(
     ("name", "classes"),
-    [("multiclass_csv", ["ant", "bee", "cat"]), ("multilabel_csv", ["big", "red"])],
+    [
+        ("multiclass_csv", ["ant", "bee", "cat"]),
+        ("multilabel_csv", ["big", "red"]),
+        ("imagenet", ["ant", "bee", "cat"]),
+    ],
 )
-def test_a_table_says_what_the_classes_are(name, classes, tmp_path, data_dir):
-    pytest.importorskip("torchvision")
-    log_dir, weight_dir = run(FILES[name], tmp_path, data_dir, *TINY[name])
+def test_the_data_say_what_the_classes_are(name, classes, whole):
+    log_dir, weight_dir = whole(name)
     config = decode_config((log_dir / "config.yaml").read_text(encoding="utf-8"))
     meta = torch.load(weight_dir / "best.pth", weights_only=True)["meta"]
     assert config["CLASSES"] == meta["CLASSES"] == classes
     assert config["MODEL_CONFIG"]["num_classes"] == len(classes)
-    picture = data_dir / name / "images" / "test" / "3.jpg"
-    place = ["-o", str(tmp_path / "out"), "--weights", str(weight_dir / "best.pth")]
-    assert predict.main(["-i", str(picture), *place, "DEVICE=cpu"]) == 0
+
+
+@pytest.mark.parametrize("asked", ["species", "outline"])
+def test_one_line_of_pets_asks_for_something_else(asked, tmp_path, data_dir):
+    source = FILES["pets"].read_text(encoding="utf-8")
+    changed, n = re.subn(r'(?m)^asked = "breed"$', f'asked = "{asked}"', source)
+    assert n == 1
+    (tmp_path / "mine.py").write_text(changed, encoding="utf-8")
+    tiny = [*SMALL_BATCH, *SMALL_NET, *SMALL_LOOK]
+    if asked == "outline":
+        tiny = [*SMALL_BATCH, SMALL_NET[0], "PREPROCESS.size=[32, 32]"]
+    log_dir, weight_dir = run(tmp_path / "mine.py", tmp_path / "run", data_dir / "pets", *tiny)
+    rows = read_rows(log_dir / "metrics.csv")
+    assert {"val_iou"} <= rows[0].keys() if asked == "outline" else {"val_f1"} <= rows[0].keys()
+    meta = torch.load(weight_dir / "best.pth", weights_only=True)["meta"]
+    assert len(meta["CLASSES"]) == {"species": 2, "outline": 3}[asked]
+
+
+def test_pictures_of_imagenet_are_cropped_at_random_in_training_alone(data_dir):
+    module = importlib.import_module("experiments.imagenet")
+    shapes = {}
+    for part in ("TRAIN", "VAL"):
+        arguments = dict(module.train_config[f"{part}_DATASET_CONFIG"])
+        root = data_dir / "imagenet" / arguments.pop("root")
+        dataset = module.ClassFolder(
+            root, preprocess=module.train_config["PREPROCESS"], **arguments
+        )
+        shapes[part] = {tuple(dataset[i][0].shape) for i in range(len(dataset))}
+        assert all(x.isfinite().all() for x, _ in (dataset[i] for i in range(3)))
+    assert shapes == {"TRAIN": {(3, 176, 176)}, "VAL": {(3, 224, 224)}}
 
 
 def test_slices_held_out_are_not_trained_on(data_dir):
     config = importlib.import_module("experiments.membrane").train_config
     names = {}
     for part in ("TRAIN", "VAL"):
-        arguments = {**config[f"{part}_DATASET_CONFIG"], "root": data_dir}
+        arguments = {**config[f"{part}_DATASET_CONFIG"], "root": data_dir / "membrane"}
         names[part] = config[f"{part}_DATASET"](task=config["TASK"], **arguments).names
-    assert names["TRAIN"] == ["0", "1"]
+    assert names["TRAIN"] == ["0", "1", "2"]
     assert sorted(names["VAL"], key=int) == ["5", "11", "17", "23", "29"]
 
 
