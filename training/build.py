@@ -324,6 +324,8 @@ def check_batch(
         if n_classes is None and isinstance(pred, torch.Tensor) and pred.dim() > 1:
             n_classes = pred.shape[1]
         task = config["TASK"]
+        if part == "train":
+            problems += _check_outputs(pred, task, config["CLASSES"])
         if task is not None and isinstance(label_of(batch.y, task), torch.Tensor):
             left_out = config["LOSS_CONFIG"].get("ignore_index")
             problem = check_target(batch.y, task, n_classes, left_out)
@@ -341,6 +343,19 @@ def check_batch(
                     f" {tuple(value.shape)}. Reduce it, for example by its mean."
                 )
     return problems
+
+
+def _check_outputs(pred: Any, task: str | None, classes: Sequence[str] | None) -> list[str]:
+    """Return the problem of a network that has another number of outputs than there are classes."""
+    has_many = str(task).startswith(("multiclass", "multilabel"))
+    if not (has_many and classes and isinstance(pred, torch.Tensor) and pred.dim() > 1):
+        return []
+    if pred.shape[1] == len(classes):
+        return []
+    return [
+        f"MODEL: expected an output for each of {len(classes)} CLASSES ({some(classes)}), got"
+        f" {pred.shape[1]}. Correct MODEL_CONFIG, or the names in CLASSES."
+    ]
 
 
 def _transformed(loader: Loader, batch: Batch) -> Batch:

@@ -205,11 +205,12 @@ def test_classes_of_the_training_data_are_recorded_and_size_the_network(model, t
 
 
 def test_the_config_goes_before_the_data(tmp_path):
-    config = named_config(CLASSES=list("abc"), MODEL_CONFIG={"num_classes": 7})
+    config = named_config(CLASSES=list("abcdefg"), MODEL_CONFIG={"num_classes": 7})
     run = Run(config, folders(tmp_path))
-    assert run.config["CLASSES"] == list("abc")
+    assert run.config["CLASSES"] == list("abcdefg")
     assert run.config["MODEL_CONFIG"] == {"num_classes": 7}
-    bound = Run(named_config(MODEL=partial(of_classes, num_classes=5)), folders(tmp_path))
+    of_five = partial(of_classes, num_classes=5)
+    bound = Run(named_config(MODEL=of_five, CLASSES=list("abcde")), folders(tmp_path))
     assert bound.config["MODEL_CONFIG"] == {} and bound.module[1].out_features == 5
 
 
@@ -257,6 +258,12 @@ def test_classes_of_training_are_handed_to_validation(tmp_path):
 
     config = named_config(TRAIN_DATASET=Named, VAL_DATASET=Taking)
     assert Run(config, folders(tmp_path)).val_loader.n_samples == 51
+
+
+def test_a_network_of_another_number_of_outputs_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"output for each of 2 CLASSES \(a, b\), got 3"):
+        Run(make_config(CLASSES=["a", "b"]), folders(tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_other_classes_in_validation_are_named(tmp_path):
