@@ -77,6 +77,7 @@ class Evaluation:
         self._columns: list[str] = []
         self._layout: dict[Hashable, Tensor] = {}  # what is counted, and a sample's counts
         self._sum_of_losses = 0.0
+        self._values: dict[str, float] | None = None  # of the set, once they are asked for
         self._counts: list[dict[Hashable, Tensor]] = []  # of each sample of a batch
         self._autocast = _make_autocast(mixed_precision, torch.device(predictor.device).type)
         about = (predictor.device, predictor.classes)
@@ -107,6 +108,7 @@ class Evaluation:
                 self._resample(rows)
             yield logits, rows
             self.n_samples += len(logits)
+            self._values = None
 
     def _count(self, x: Any) -> None:
         """Number the samples of a batch as the dataset does, with gaps for those left out."""
@@ -124,8 +126,10 @@ class Evaluation:
         """Return loss and metrics of the whole set; none without targets."""
         if not self.has_targets:
             return {}
-        loss = {"loss": self._total / self.n_samples} if self.loss else {}
-        return {**loss, **(self._metrics.compute() if self._metrics else {})}
+        if self._values is None:  # a metric of the whole set may take its time
+            self._values = {"loss": self._total / self.n_samples} if self.loss else {}
+            self._values |= self._metrics.compute() if self._metrics else {}
+        return dict(self._values)
 
     def intervals(self, confidence: float = 0.95) -> dict[str, tuple[float, float]]:
         """Return low and high of `values` by a bootstrap over the samples, as far as they have any.

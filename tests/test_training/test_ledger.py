@@ -87,15 +87,20 @@ def test_it_changes_no_weights_and_no_values(of_raw_loop, tmp_path):
     assert plain["metrics"] == of_raw_loop["metrics"]
 
 
+class Spoil(Callback):
+    """Sets a learning rate that spoils all after some epochs."""
+
+    def __init__(self, after=1):
+        self.after = after
+
+    def on_epoch_end(self, run, metrics):
+        if run.position.epoch + 1 >= self.after:
+            for group in run.optimizer.param_groups:
+                group["lr"] = 30.0
+
+
 def test_it_is_the_best_epoch_that_is_told(tmp_path):
-    """With a learning rate that spoils all after the first epoch, and averaged weights."""
-
-    class Spoil(Callback):
-        def on_epoch_end(self, run, metrics):
-            if run.position.epoch:
-                for group in run.optimizer.param_groups:
-                    group["lr"] = 30.0
-
+    """Of averaged weights."""
     result = train("pytorch", tmp_path, CALLBACKS=[Spoil, LEDGER], EMA=0.5, EPOCHS=4)
     assert result["best_epoch"] < 4 and result["metrics"] != result["best_metrics"]
     metrics = read_files(result)["evaluation"]["metrics"]
@@ -143,6 +148,17 @@ def test_training_without_validation_leaves_nothing(tmp_path):
     result = pytorch_training.train(Pictures(), None, config, folders(tmp_path))
     assert result["status"] == "done"
     assert not FILES & {path.name for path in Path(result["paths"]["log_dir"]).iterdir()}
+
+
+def test_the_best_epoch_may_be_one_without_validation(tmp_path):
+    changes = {"MONITOR": "train_loss", "VALIDATE_EVERY": 2, "EPOCHS": 4}
+    halt = functools.partial(Spoil, after=3)  # the third epoch is the best
+    result = train("pytorch", tmp_path, CALLBACKS=[halt, LEDGER], **changes)
+    assert result["best_epoch"] == 3 and "val_loss" not in result["best_metrics"]
+    found = read_files(result)["evaluation"]
+    assert found["metrics"].keys() == {"loss", "accuracy", "f1"} == found["intervals"].keys()
+    log = Path(result["paths"]["log_dir"], "train.log").read_text()
+    assert "interval of best" not in log  # the table has no value to stand beside
 
 
 class Stop(Callback):

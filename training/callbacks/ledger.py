@@ -101,8 +101,9 @@ class Ledger(Callback):
         content = write_results(folder, evaluation, samples, about, self.confidence, self.n_worst)
         part = about["set"]
         for name, low_high in content["intervals"].items():
-            # a loss with weights of its own has no others than the last ones
-            if math.isclose(content["metrics"][name], about["metrics"][name], rel_tol=1e-3):
+            # not of another value: a loss with weights of its own has no others than the last ones
+            shown = about["metrics"].get(name, math.nan)  # none in an epoch without validation
+            if math.isclose(content["metrics"][name], shown, rel_tol=1e-3):
                 run.intervals[f"{part}_{name}"] = low_high
         worst = folder / "worst.png"
         for callback in run.callbacks if worst.exists() else ():
