@@ -19,7 +19,7 @@ from models import MODELS
 from models.load import start_from
 from training.callbacks import Callback, Notify
 from training.callbacks.summary import describe_shape
-from training.parameters import Group, describe, group_parameters, make_grouped, trainable
+from training.parameters import Group, describe_groups, group_parameters, make_grouped, trainable
 from utils.data.datasets import PairedFolder
 from utils.data.images import ClassFolder
 from utils.data.loading import Batch, Loader, make_loader
@@ -122,7 +122,7 @@ def build(
     groups = attempt("PARAM_GROUPS", make_groups, config, model, loss)
     optimizer = None
     if groups is not None:
-        notes += describe(groups) if config["PARAM_GROUPS"] else []
+        notes += describe_groups(groups) if config["PARAM_GROUPS"] else []
         optimizer = attempt("OPTIMIZER_CONFIG", make_optimizer, config, groups)
     if optimizer is None or loaders["train"] is None:
         raise ConfigError(problems)

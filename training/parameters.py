@@ -127,7 +127,7 @@ def make_grouped(
     return made
 
 
-def describe(groups: Iterable[Group]) -> list[str]:
+def describe_groups(groups: Iterable[Group]) -> list[str]:
     """Return a line for each group, beginning with its learning rate's name in the trackers."""
     lines = []
     for i, group in enumerate(groups):

@@ -214,6 +214,7 @@ class Picky(torch.optim.SGD):
 
     def __init__(self, params, lr=0.1, warmup=3):
         super().__init__(params, lr)
+        self.warmup = warmup
 
 
 def test_an_argument_that_is_not_of_a_group_is_refused(tmp_path):
