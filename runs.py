@@ -129,14 +129,14 @@ def add_list(parser: argparse.ArgumentParser) -> None:
 def run_list(args: argparse.Namespace) -> int:
     """Show the runs of the table."""
     from utils.runs.listing import show_columns, show_runs
-    from utils.runs.query import find_column
+    from utils.runs.query import find_columns
     from utils.runs.table import find_runs
 
     refuse_runs(args)
     last = args.last if args.last is not None else (None if args.csv or args.json else 20)
     found = find_runs(args.folders, args.where, args.sort, args.reverse, last or None, args.logfile)
     names = [name.strip() for name in (args.columns or "").split(",") if name.strip()]
-    columns = [find_column(name, found.columns, "--columns") for name in names]
+    columns = find_columns(names, found.columns, "--columns")
     if args.csv or args.json:
         return write(found.rows, columns or found.columns, args.csv)
     if not found.rows:
@@ -257,6 +257,7 @@ def add_prune(parser: argparse.ArgumentParser) -> None:
         help="the weights of all done runs but the best N by --by",
     )
     add_by(parser)
+    add_where(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
@@ -267,18 +268,18 @@ def run_prune(args: argparse.Namespace) -> int:
     from utils.runs.show import format_bytes
     from utils.runs.usage import show_removals, show_usage
 
-    runs = open_all(args)
-    console, width = make_console()
-    removals = prune.plan_whole(exact_runs(args, runs), args.folders)
-    if args.checkpoints:
-        removals += prune.plan_checkpoints(runs)
-    if args.failed:
-        removals += prune.plan_failed(runs)
+    everything, chosen = open_all(args)
+    console, _ = make_console()
+    removals = prune.plan_whole(exact_runs(args, everything), args.folders)
     if args.keep is not None:
         ranking = find_ranking(args.folders, args.by, args.mode, args.logfile)
-        removals += prune.plan_all_but_best(runs, *ranking, args.keep)
+        removals += prune.plan_all_but_best(chosen, *ranking, args.keep)
+    if args.checkpoints:
+        removals += prune.plan_checkpoints(chosen)
+    if args.failed:
+        removals += prune.plan_failed(chosen)
     if not (args.runs or args.checkpoints or args.failed or args.keep is not None):
-        console.print(show_usage(runs), crop=False)
+        console.print(show_usage(chosen), crop=False)
         return 0
     free, held = prune.split_held(prune.merge(removals))
     for removal in held:
@@ -357,14 +358,19 @@ def open_named(args: argparse.Namespace, default: str | None = None) -> list[Any
     return open_runs(texts, args.folders, args.command, args.logfile)
 
 
-def open_all(args: argparse.Namespace) -> list[Any]:
-    """Return all runs, those without a row first."""
+def open_all(args: argparse.Namespace) -> tuple[list[Any], list[Any]]:
+    """Return all runs, those without a row first; and those that meet the conditions."""
     from utils.runs.folder import RunFolder
     from utils.runs.table import find_runs, list_names
 
     rows = {row["RUN"]: row for row in find_runs(args.folders, logfile=args.logfile).rows}
     names = list_names(args.folders, args.logfile)
-    return [RunFolder(name, args.folders, rows.get(name)) for name in names]
+    runs = [RunFolder(name, args.folders, rows.get(name)) for name in names]
+    if not args.where:
+        return runs, runs
+    found = find_runs(args.folders, args.where, logfile=args.logfile).rows
+    wanted = {row["RUN"] for row in found}
+    return runs, [run for run in runs if run.name in wanted]
 
 
 def exact_runs(args: argparse.Namespace, runs: Sequence[Any]) -> list[Any]:
@@ -465,7 +471,7 @@ COMMANDS = {
     ),
     "prune": Command(
         "Show what runs take on the disk, and delete what the options or names say, after asking.",
-        "  python runs.py prune --checkpoints --failed --keep 3 --by val_f1 --max",
+        "  python runs.py prune --keep 3 --by val_f1 --max --where SESSION_NAME=digits",
         add_prune,
         run_prune,
     ),

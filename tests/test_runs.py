@@ -166,6 +166,14 @@ def test_prune_keeps_the_best(three, capsys, tmp_path):
     )
 
 
+def test_prune_of_some_runs(three, capsys, tmp_path):
+    words = ["--checkpoints", "--where", "lr=0.01", "--yes", *three]
+    code, out, _ = ask(capsys, "prune", *words)
+    assert code == 0 and "20260102-000000_b" not in out
+    left = {path.parent.name for path in tmp_path.rglob("checkpoint.pt")}
+    assert left == {"20260102-000000_b", "20260103-000000_c"}
+
+
 def test_prune_takes_whole_names_only(three, capsys, tmp_path):
     code, _, err = ask(capsys, "prune", "_a", "latest", "--yes", *three)
     assert code == 2 and err.count("prune: expected the whole name of a run, got") == 2
@@ -180,6 +188,8 @@ def test_wrong_arguments_are_told_at_once(three, capsys):
     assert 'Did you mean "LOG_DIR"?' in err
     code, _, err = ask(capsys, "list", "_a", *three)
     assert code == 2 and "list: expected no runs by name, got _a." in err
+    code, _, err = ask(capsys, "list", "--columns", "lr,modle,sed", *three)
+    assert code == 2 and err.count("--columns: expected a column of the table") == 2
     code, _, err = ask(capsys, "show", "nothing", *three)
     assert code == 2 and "show: expected a run" in err
 

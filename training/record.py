@@ -101,7 +101,8 @@ class Record:
 
     def _take_lock(self) -> None:
         """Hold the run's lock: free when the process is gone, however it went."""
-        lock = FileLock(self.log_dir / ".lock", timeout=0)
+        # not 0: who looks whether the run is lost holds it for a moment (utils.runs.folder.is_held)
+        lock = FileLock(self.log_dir / ".lock", timeout=0.5)
         try:
             self._open.enter_context(lock)
         except Timeout as error:

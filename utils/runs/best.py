@@ -48,7 +48,7 @@ def find_ranking(
     value = column.removeprefix("best_")
     if mode is None and value == monitor:
         mode = newest[0].get("MONITOR_MODE") or None
-    if mode is None and value.endswith("loss"):
+    if mode is None and value.lower().endswith("loss"):
         mode = "min"
     if mode is None:
         raise ConfigError(

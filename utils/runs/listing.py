@@ -145,7 +145,8 @@ def _best_values(runs: Sequence[RunFolder]) -> dict[str, list[str]]:
     values = []
     for run in runs:
         name, _ = run.monitor
-        values.append(run.row.get(f"best_{name}") or run.best_epoch().get(name, ""))
+        value = run.row.get(f"best_{name}") or run.best_epoch().get(name)
+        values.append(value or run.row.get(name.upper(), ""))  # as the ancestor has it
     values = [shorten_number(value) for value in values]
     names = {run.monitor[0] for run in runs}
     if len(names) == 1:
@@ -176,13 +177,14 @@ def _fit(
     if room < sum(_width(head, columns) + _GAP for head in columns):
         room += max(0, _width("run", fixed) - _NAME)
     chosen = set()
-    for head in sorted(columns, key=lambda head: -len(set(columns[head]))):
+    ranked = sorted(columns, key=lambda head: -len(set(columns[head])))
+    for head in ranked:
         cells = _width(head, columns) + _GAP
         if cells <= room and cells <= _LONGEST + _GAP:
             chosen.add(head)
             room -= cells
     shown = {head: fields for head, fields in columns.items() if head in chosen}
-    return {**fixed, **shown}, [head for head in columns if head not in chosen]
+    return {**fixed, **shown}, [head for head in ranked if head not in chosen]
 
 
 def _width(head: str, columns: Mapping[str, list[str]]) -> int:

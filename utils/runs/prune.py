@@ -23,7 +23,7 @@ class Removal(NamedTuple):
         run: The run.
         files: Single files in its folder of weights.
         folders: Whole folders, each with the folder of the `global_config` that it must lie below.
-        why: The reason, in words.
+        why: The reason, in a word or two.
     """
 
     run: RunFolder
@@ -41,7 +41,7 @@ class Removal(NamedTuple):
 def plan_checkpoints(runs: Iterable[RunFolder]) -> list[Removal]:
     """Return the states for resume of runs that are done."""
     return [
-        Removal(run, files, (), "state for resume, and it is done")
+        Removal(run, files, (), "done")
         for run in runs
         if run.status == "done" and (files := _files(run, "checkpoint*.pt"))
     ]
@@ -50,7 +50,7 @@ def plan_checkpoints(runs: Iterable[RunFolder]) -> list[Removal]:
 def plan_failed(runs: Iterable[RunFolder]) -> list[Removal]:
     """Return weights and states of runs that failed."""
     return [
-        Removal(run, files, (), "weights, and it failed")
+        Removal(run, files, (), "failed")
         for run in runs
         if run.status == "failed" and (files := _files(run, "*.pth", "checkpoint*.pt"))
     ]
@@ -71,7 +71,7 @@ def plan_all_but_best(
     ranked = [run for run, value in values.items() if value is not None]
     ranked.sort(key=lambda run: values[run], reverse=mode == "max")
     return [
-        Removal(run, files, (), f"weights, {column} {values[run]:.4g}: not among the best {n_kept}")
+        Removal(run, files, (), f"{column} {values[run]:.4g}")
         for run in ranked[n_kept:]
         if (files := _files(run, "*.pth", "checkpoint*.pt"))
     ]
@@ -89,7 +89,7 @@ def plan_whole(runs: Iterable[RunFolder], folders: Mapping[str, Any]) -> list[Re
         )
         found = tuple((path, below) for path, below in places if path.is_dir())
         if found:
-            removals.append(Removal(run, (), found, "all its files, by name"))
+            removals.append(Removal(run, (), found, "named"))
     return removals
 
 
@@ -99,7 +99,10 @@ def _files(run: RunFolder, *patterns: str) -> tuple[Path, ...]:
 
 
 def merge(removals: Iterable[Removal]) -> list[Removal]:
-    """Return one removal for each run; that of the whole run holds the others."""
+    """Return one removal for each run; that of the whole run holds the others.
+
+    Of several reasons the last one stays.
+    """
     merged: dict[str, Removal] = {}
     for removal in removals:
         former = merged.get(removal.run.name)
@@ -107,8 +110,7 @@ def merge(removals: Iterable[Removal]) -> list[Removal]:
             merged[removal.run.name] = removal
         elif not former.folders:
             files = tuple(sorted({*former.files, *removal.files}))
-            whys = dict.fromkeys([former.why, removal.why])
-            merged[removal.run.name] = former._replace(files=files, why="; ".join(whys))
+            merged[removal.run.name] = removal._replace(files=files)
     return list(merged.values())
 
 

@@ -101,6 +101,23 @@ def find_column(name: str, columns: Sequence[str], where: str) -> str:
     )
 
 
+def find_columns(names: Iterable[str], columns: Sequence[str], where: str) -> list[str]:
+    """Return the columns that names stand for.
+
+    Raises:
+        ConfigError: Every name that stands for none, or several.
+    """
+    found, problems = [], []
+    for name in names:
+        try:
+            found.append(find_column(name, columns, where))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
 def shorten_column(name: str, columns: Sequence[str]) -> str:
     """Return the shortest end of a dotted column that `find_column` takes for it."""
     parts = name.split(".")

@@ -70,7 +70,7 @@ def test_plans_for_one_run_become_one(runs, tmp_path):
         checkpoints + prune.plan_all_but_best(runs, "best_val_f1", "max", 1)
     )
     assert [path.name for path in first.files] == ["best.pth", "checkpoint.pt", "last.pth"]
-    assert "; " in first.why and second == checkpoints[1]
+    assert first.why == "best_val_f1 0.5" and second == checkpoints[1]
     whole = prune.plan_whole(runs[:1], folders(tmp_path))
     for plans in (checkpoints + whole, whole + checkpoints):
         assert prune.merge(plans)[0] == whole[0] or prune.merge(plans)[1] == whole[0]
@@ -129,6 +129,21 @@ def test_disk_use_is_shown_with_the_largest_last(runs, tmp_path):
 def test_what_is_to_go_is_shown_whole(runs, tmp_path):
     plan = prune.merge(prune.plan_failed(runs) + prune.plan_whole(runs[:1], folders(tmp_path)))
     words = draw(show_removals(plan), 60).split()
-    text = "best.pth, checkpoint.pt, last.pth (weights, and it failed)"
-    assert set(text.split()) | {"3", "kB"} <= set(words)
-    assert str(tmp_path / "logs" / "1_a") in "".join(words)
+    assert {"3_c", "weights,", "state", "failed", "3", "kB"} <= set(words)
+    assert {"1_a", "named"} <= set(words)
+    whole = draw(show_removals(plan)).splitlines()
+    assert any(str(tmp_path / "weights" / "1_a") in line for line in whole)
+
+
+def test_files_of_the_users_own_are_named(runs, tmp_path):
+    (tmp_path / "weights" / "3_c" / "mine.pth").touch()
+    plan = prune.plan_failed(runs)
+    assert "weights, state, mine.pth" in draw(show_removals(plan))
+    assert "mine.pth" not in draw(show_removals(prune.plan_checkpoints(runs)))
+
+
+def test_of_many_runs_the_largest_are_shown(tmp_path):
+    for i in range(33):
+        make_run(tmp_path, f"{i}_a", ())
+    lines = draw(show_usage(open_runs(tmp_path))).splitlines()
+    assert lines[31] == "and 3 smaller ones" and lines[33].startswith("1")
