@@ -271,13 +271,13 @@ def run_prune(args: argparse.Namespace) -> int:
     everything, chosen = open_all(args)
     console, _ = make_console()
     removals = prune.plan_whole(exact_runs(args, everything), args.folders)
-    if args.keep is not None:
-        ranking = find_ranking(args.folders, args.by, args.mode, args.logfile)
-        removals += prune.plan_all_but_best(chosen, *ranking, args.keep)
     if args.checkpoints:
         removals += prune.plan_checkpoints(chosen)
     if args.failed:
         removals += prune.plan_failed(chosen)
+    if args.keep is not None:
+        ranking = find_ranking(args.folders, args.by, args.mode, args.logfile)
+        removals += prune.plan_all_but_best(chosen, *ranking, args.keep)
     if not (args.runs or args.checkpoints or args.failed or args.keep is not None):
         console.print(show_usage(chosen), crop=False)
         return 0

@@ -130,7 +130,7 @@ def files(tmp_path):
 def test_prune_shows_and_deletes_nothing_by_itself(three, capsys, tmp_path):
     before = files(tmp_path)
     code, out, _ = ask(capsys, "prune", *three)
-    assert code == 0 and "--checkpoints  2 kB of 2 runs" in out and files(tmp_path) == before
+    assert code == 0 and "--checkpoints  2 kB, runs: 2" in out and files(tmp_path) == before
 
 
 def test_prune_needs_a_terminal_or_yes(three, capsys, tmp_path, monkeypatch):

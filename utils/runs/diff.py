@@ -125,21 +125,22 @@ def _files_between(a: str, b: str) -> list[str]:
 
 
 def _versions(a: RunFolder, b: RunFolder) -> dict[str, tuple[str, str]]:
-    both = []
-    for run in (a, b):
+    def flat(run: RunFolder) -> dict[str, str]:
         about = run.environment
         names = ("python", "platform", "threads", "processes", "cuda")
-        flat = {name: about.get(name) for name in names} | dict(about.get("versions") or {})
-        both.append({name: "" if value is None else str(value) for name, value in flat.items()})
-    return _changes(*both) if a.environment and b.environment else {}
+        entries = {name: about.get(name) for name in names} | dict(about.get("versions") or {})
+        return {name: "" if value is None else str(value) for name, value in entries.items()}
+
+    return _changes(flat(a), flat(b)) if a.environment and b.environment else {}
 
 
 def _data(a: RunFolder, b: RunFolder) -> dict[str, tuple[str, str]]:
-    both = []
-    for run in (a, b):
-        flat = flatten({"data": run.environment.get("data") or {}})
-        both.append({name.removeprefix("data."): str(value) for name, value in flat.items()})
-    return _changes(*both)
+    def flat(run: RunFolder) -> dict[str, str]:
+        data = run.environment.get("data")
+        entries = flatten(data) if isinstance(data, Mapping) else {"": data or ""}
+        return {name: str(value) for name, value in entries.items()}
+
+    return _changes(flat(a), flat(b))
 
 
 def _say_data(a: RunFolder, b: RunFolder) -> str:

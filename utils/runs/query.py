@@ -95,8 +95,9 @@ def find_column(name: str, columns: Sequence[str], where: str) -> str:
                 f'{where}: expected one column, got "{name}", which is short for'
                 f" {', '.join(found)}. Write it in full."
             )
+    known = [*columns, *(column.rpartition(".")[2] for column in columns)]
     raise ConfigError(
-        f'{where}: expected a column of the table, got "{name}".{did_you_mean(name, columns)}'
+        f'{where}: expected a column of the table, got "{name}".{did_you_mean(name, known)}'
         " `python runs.py list --json --last 1` shows all."
     )
 

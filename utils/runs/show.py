@@ -31,7 +31,7 @@ def show_run(run: RunFolder, folders: Sequence[str] = (), shows_all: bool = Fals
         (title, pairs(config_lines(run, shows_all))),
         ("values", values),
         ("files", pairs(_files(run))),
-        ("resume, repeat, predict", _commands(run, folders)),
+        ("commands", _commands(run, folders)),
     ):
         if body is not None and not (isinstance(body, Table) and not body.row_count):
             parts += ["", Text(head, style="bold"), body]
@@ -190,16 +190,17 @@ def format_bytes(n_bytes: float) -> str:
 def _commands(run: RunFolder, folders: Sequence[str]) -> RenderableType | None:
     """Return what can be done with the run, and how."""
     places = f" {shlex.join(folders)}" if folders else ""
-    lines = []
+    commands = {}
     if run.can_resume:
-        lines.append(f"python train.py --resume {run.name}{places}")
+        commands["resume"] = f"python train.py --resume {run.name}{places}"
     config = run.log_dir / "config.yaml"
     if config.is_file():
-        lines.append(f"python train.py {_quote(config)}{places}")
+        commands["repeat"] = f"python train.py {_quote(config)}{places}"
     weights = find_weights_of(run)
     if weights is not None:
-        lines.append(f"python predict.py -i FILES -o DIR --weights {_quote(weights)}")
-    return Group(*(whole_line(f"  {line}") for line in lines)) if lines else None
+        commands["predict"] = f"python predict.py -i FILES -o DIR --weights {_quote(weights)}"
+    lines = (whole_line(f"  {what:8} {command}") for what, command in commands.items())
+    return Group(*lines) if commands else None
 
 
 def _quote(path: Path) -> str:

@@ -32,7 +32,7 @@ def show_usage(runs: Sequence[RunFolder]) -> RenderableType:
         ("--failed", plan_failed(runs)),
     ):
         freed = format_bytes(sum(removal.n_bytes for removal in removals))
-        lines.append(f"  python runs.py prune {option:14} {freed} of {len(removals)} runs")
+        lines.append(f"  python runs.py prune {option:14} {freed}, runs: {len(removals)}")
     lines.append("  python runs.py prune --keep N       weights of done runs, but of the best N")
     lines.append("  python runs.py prune RUN            all files of a run")
     return Group(table, Text("\n".join(lines)))

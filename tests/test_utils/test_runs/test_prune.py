@@ -40,7 +40,7 @@ def test_weights_go_of_runs_that_failed(runs):
     assert plan_of(prune.plan_failed(runs)) == {"3_c": ["best.pth", "checkpoint.pt", "last.pth"]}
 
 
-def test_weights_go_of_all_but_the_best(runs, tmp_path):
+def test_weights_go_of_all_but_the_best(runs):
     whole = ["best.pth", "checkpoint.pt", "last.pth"]
     assert plan_of(prune.plan_all_but_best(runs, "best_val_f1", "max", 1)) == {"1_a": whole}
     assert plan_of(prune.plan_all_but_best(runs, "best_val_f1", "min", 1)) == {"2_b": whole}
@@ -51,14 +51,14 @@ def test_weights_go_of_all_but_the_best(runs, tmp_path):
 def test_whole_folders_go_of_runs_by_name(runs, tmp_path):
     (tmp_path / "logs" / "tensorboard" / "1_a").mkdir(parents=True)
     plan = prune.plan_whole(runs[:1], folders(tmp_path))
-    assert prune.remove(plan, tmp_path / "weights") == []
+    assert not prune.remove(plan, tmp_path / "weights")
     assert not list(tmp_path.rglob("1_a")) and (tmp_path / "logs" / "2_b").is_dir()
     assert [row["RUN"] for row in find_runs(folders(tmp_path)).rows][0] == "1_a"
 
 
 def test_only_what_is_planned_goes(runs, tmp_path):
     before = files(tmp_path)
-    assert prune.remove(prune.plan_failed(runs), tmp_path / "weights") == []
+    assert not prune.remove(prune.plan_failed(runs), tmp_path / "weights")
     gone = {f"weights/3_c/{name}" for name in ("best.pth", "last.pth", "checkpoint.pt")}
     assert before - files(tmp_path) == gone
     assert prune.plan_failed(runs) == []
@@ -114,7 +114,7 @@ def test_a_linked_file_stays(runs, tmp_path):
     link.symlink_to(target)
     plan = prune.plan_checkpoints(runs)
     assert link not in plan[0].files
-    assert prune.remove(plan, tmp_path / "weights") == [] and target.exists()
+    assert not prune.remove(plan, tmp_path / "weights") and target.exists()
 
 
 def test_disk_use_is_shown_with_the_largest_last(runs, tmp_path):
@@ -122,8 +122,8 @@ def test_disk_use_is_shown_with_the_largest_last(runs, tmp_path):
     lines = draw(show_usage(runs)).splitlines()
     assert lines[0].split() == ["run", "status", "logs", "weights"]
     assert lines[4].split()[:2] == ["2_b", "done"] and lines[4].endswith("12 kB")
-    assert any(line.endswith("--checkpoints  2 kB of 2 runs") for line in lines)
-    assert any(line.endswith("--failed       3 kB of 1 runs") for line in lines)
+    assert any(line.endswith("--checkpoints  2 kB, runs: 2") for line in lines)
+    assert any(line.endswith("--failed       3 kB, runs: 1") for line in lines)
 
 
 def test_what_is_to_go_is_shown_whole(runs, tmp_path):

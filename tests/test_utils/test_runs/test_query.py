@@ -95,6 +95,11 @@ def test_a_column_is_found_by_a_short_name(name, column):
     assert find_column(name, COLUMNS, "--sort") == column
 
 
+def test_a_misspelt_end_of_a_column_is_understood():
+    with pytest.raises(ConfigError, match='got "ch_inn". Did you mean "ch_in"'):
+        find_column("ch_inn", COLUMNS, "--sort")
+
+
 @pytest.mark.parametrize("column", COLUMNS)
 def test_a_shortened_column_is_found_again(column):
     assert find_column(shorten_column(column, COLUMNS), COLUMNS, "") == column

@@ -76,12 +76,12 @@ def test_a_lost_run_tells_how_it_goes_on(tmp_path):
     make_run(tmp_path, "1_a", status="running")
     text = show(tmp_path, folders=["LOG_DIR=/my logs"], width=60)
     assert "  status   lost  its process ended without a word" in text
-    lines = section(text, "resume, repeat, predict")
+    lines = section(text, "commands")
     config = tmp_path / "logs" / "1_a" / "config.yaml"
     assert lines == [  # whole, however narrow the terminal is
-        "  python train.py --resume 1_a 'LOG_DIR=/my logs'",
-        f"  python train.py {config} 'LOG_DIR=/my logs'",
-        f"  python predict.py -i FILES -o DIR --weights {tmp_path}/weights/1_a/best.pth",
+        "  resume   python train.py --resume 1_a 'LOG_DIR=/my logs'",
+        f"  repeat   python train.py {config} 'LOG_DIR=/my logs'",
+        f"  predict  python predict.py -i FILES -o DIR --weights {tmp_path}/weights/1_a/best.pth",
     ]
 
 
