@@ -33,13 +33,12 @@ from utils.data.targets import (
 )
 from utils.data.transforms import (
     Transform,
+    Transforms,
     check_transforms,
     make_pipeline,
     make_transforms,
     sets_size,
 )
-
-Transforms = Transform | Sequence[Transform] | None
 
 logger = logging.getLogger("plumbline")
 
@@ -64,8 +63,9 @@ class PairedFolder(Dataset):
         task: One of the four above.
         preprocess: PREPROCESS for x (see utils.data.preprocess); y is only resized with it, to
             the nearest pixel.
-        transform: A function (x, y) -> (x, y) on tensors, one of torchvision.transforms.v2, or a
-            list of them in order; see utils.data.transforms. Give it to the training set alone.
+        transform: A function (x, y) -> (x, y) on tensors, one of torchvision.transforms.v2, a word
+            ("light", "medium", "hard"), or a list of these in order; see utils.data.transforms.
+            Give it to the training set alone.
         subset: "all", "train" (all but those held out) or "val" (those held out).
         holdout: The names held out for validation (`berlin/*` for a folder of them), or the share
             of them, such as 0.2; see utils.data.splits.held_out.

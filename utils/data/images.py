@@ -33,7 +33,7 @@ from utils.data.pairs import shorten_list
 from utils.data.preprocess import Preprocess, check_preprocess
 from utils.data.splits import Fold, Holdout, check_split, some
 from utils.data.transforms import (
-    Transform,
+    Transforms,
     check_transforms,
     keeps_size,
     make_pipeline,
@@ -46,8 +46,6 @@ REMEDY = (
     'Make them equal by PREPROCESS: "channels" is "gray" or "rgb", "size" or "short_side" and '
     '"crop" are heights and widths; or by a transform that cuts them out.'
 )
-
-Transforms = str | Transform | Sequence[str | Transform] | None
 
 logger = logging.getLogger("plumbline")
 

@@ -1,4 +1,4 @@
-"""Augment a picture and its mask together; for PairedFolder(transform=[...]).
+"""Augment a picture and its mask together; for transform=[...] of a dataset.
 
 A transform takes and returns x: (C, H, W) and y: (H, W) or (K, H, W), draws from torch's global
 generator (which the kit seeds for every sample) and leaves its arguments as they are. It sees x
@@ -6,6 +6,8 @@ after channels, size, short_side and scale of PREPROCESS, and before crop, mean 
 transform chooses the size itself (random_crop, and of torchvision RandomResizedCrop, RandomCrop,
 CenterCrop, Resize), it sees the whole picture: short_side and crop are left out. Bind arguments by
 functools.partial, which can be captured: partial(random_crop, size_px=256).
+
+The words "light", "medium" and "hard" stand for ready-made ones, see utils.data.presets.
 
 Transforms of torchvision.transforms.v2 serve, too: the class, a partial of it, or an object. They
 get x as an image and y as a mask, so that geometry changes both, y to the nearest pixel, and colour
@@ -24,7 +26,8 @@ from config.errors import did_you_mean, shorten
 from utils.data.preprocess import Preprocess
 from utils.data.presets import PRESETS, colour, cover, is_map, mirror, shift, warp
 
-Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Transform = Callable[[Tensor, Any], tuple[Tensor, Any]]
+Transforms = str | Transform | Sequence[str | Transform] | None  # what a dataset is given
 
 # of torchvision: these reckon with values in 0..1 and cut off all others
 _OF_UNIT_RANGE = (
@@ -43,7 +46,7 @@ _KEEPING = (
 )
 
 
-def make_transforms(transform: Any) -> list[Transform]:
+def make_transforms(transform: Transforms) -> list[Transform]:
     """Return what a `transform=` argument says as a list of functions (x, y) -> (x, y).
 
     Args:
@@ -56,7 +59,7 @@ def make_transforms(transform: Any) -> list[Transform]:
     return found
 
 
-def make_pipeline(transform: Any, preprocess: Preprocess) -> list[Transform]:
+def make_pipeline(transform: Transforms, preprocess: Preprocess) -> list[Transform]:
     """Return the transforms, and after them crop, mean and std of PREPROCESS; see the module.
 
     An empty list where there are no transforms: PREPROCESS is then done at once.

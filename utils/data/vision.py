@@ -14,12 +14,13 @@ from torch.utils.data import Dataset
 from config.check import check_call
 from config.errors import ConfigError, did_you_mean
 from utils.data.files import to_array
-from utils.data.images import REMEDY, Transforms
+from utils.data.images import REMEDY
 from utils.data.preprocess import Preprocess, check_preprocess
 from utils.data.splits import Fold, Holdout, check_split, held_out, some
 from utils.data.targets import LabelValues, MaskTarget, check_mask_options
 from utils.data.tasks import TASKS, check_target
 from utils.data.transforms import (
+    Transforms,
     check_transforms,
     keeps_size,
     make_pipeline,
