@@ -141,7 +141,7 @@ def run_list(args: argparse.Namespace) -> int:
         return write(found.rows, columns or found.columns, args.csv)
     if not found.rows:
         table = Path(args.folders["LOG_DIR"], args.logfile)
-        print("no run meets the conditions" if args.where else f"no runs yet in {table}")
+        say("no run meets the conditions" if args.where else f"no runs yet in {table}")
         return 0
     console, width = make_console()
     if columns:
@@ -149,9 +149,9 @@ def run_list(args: argparse.Namespace) -> int:
     else:
         console.print(show_runs(found, args.folders, width), crop=False)
     if found.has_more:
-        print(f"the last {len(found.rows)}; there are more (--last N, 0 for all)")
+        say(f"the last {len(found.rows)}; there are more (--last N, 0 for all)")
     if any(row.get("STATUS") == "lost" for row in found.rows):
-        print("lost: the process ended without a word; runs.py show RUN tells how to resume it")
+        say("lost: the process ended without a word; runs.py show RUN tells how to resume it")
     return 0
 
 
@@ -201,7 +201,7 @@ def run_best(args: argparse.Namespace) -> int:
         return 0
     row = found.rows[0]
     word = {"min": "smallest", "max": "largest"}[ranking.mode]
-    print(f"{word} {ranking.column}: {row[ranking.column]}\n")
+    say(f"{word} {ranking.column}: {row[ranking.column]}\n")
     console.print(show_run(RunFolder(row["RUN"], args.folders, row), folders_of(args)), crop=False)
     return 0
 
@@ -283,19 +283,19 @@ def run_prune(args: argparse.Namespace) -> int:
         return 0
     free, held = prune.split_held(prune.merge(removals))
     for removal in held:
-        print(f"{removal.run.name} is being trained, and stays as it is")
+        say(f"{removal.run.name} is being trained, and stays as it is")
     if not free:
-        print("nothing to delete")
+        say("nothing to delete")
         return 0
     console.print(show_removals(free), crop=False)
     total = format_bytes(sum(removal.n_bytes for removal in free))
     if not args.yes and not confirm(f"delete {total}? The rows of the table stay. [y/N] "):
-        print("nothing deleted")
+        say("nothing deleted")
         return 0
     left = prune.remove(free, Path(args.folders["WEIGHT_DIR"]))
     for text in left:
         complain(text)
-    print(f"deleted what is listed above{', bar what is named here' if left else ''}")
+    say(f"deleted what is listed above{', bar what is named here' if left else ''}")
     return 1 if left else 0
 
 
@@ -410,12 +410,19 @@ def make_console() -> tuple["Console", int | None]:
 
 def write(rows: Sequence[Any], columns: Sequence[str], as_csv: bool) -> int:
     """Print rows for another program."""
-    from utils.logging.console import SteadyOutput
     from utils.runs.listing import write_csv, write_json
 
-    text = write_csv(rows, columns) if as_csv else write_json(rows, columns) + "\n"
-    SteadyOutput(sys.stdout).write(text)
+    say((write_csv if as_csv else write_json)(rows, columns).rstrip("\n"))
     return 0
+
+
+def say(text: str) -> None:
+    """Print a line, also when nobody reads any longer, as behind `| head`."""
+    from utils.logging.console import SteadyOutput
+
+    output = SteadyOutput(sys.stdout)
+    output.write(text + "\n")
+    output.flush()
 
 
 def confirm(question: str) -> bool:
@@ -433,9 +440,9 @@ def confirm(question: str) -> bool:
 
 def complain(problem: str) -> int:
     """Print what is wrong, one problem a line, and return the exit code for it."""
-    from predict import complain as say
+    from predict import complain as print_problem
 
-    return say(problem, "runs.py")
+    return print_problem(problem, "runs.py")
 
 
 COMMANDS = {

@@ -211,6 +211,14 @@ def test_a_command_that_is_none(words, capsys):
     assert stop.value.code == 2 and "usage:" in capsys.readouterr().err
 
 
+def test_a_pipe_that_nobody_reads_is_no_error(three):
+    for words in (["list", "--last", "1"], ["list", "--json"], ["best"], ["prune"]):
+        command = [sys.executable, "runs.py", *words, *three]
+        with subprocess.Popen(command, cwd=ROOT_PATH, stdout=-1, stderr=-1, text=True) as asked:
+            asked.stdout.close()
+            assert (asked.stderr.read(), asked.wait()) == ("", 0)
+
+
 def test_no_command_loads_torch_or_matplotlib(three, tmp_path):
     code = (
         "import sys, runs\n"

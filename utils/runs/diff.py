@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from config.config import ROOT_PATH
+from config.keys import KEYS
 from utils.logging.csv import flatten
 from utils.runs.folder import RunFolder
 from utils.runs.listing import one_line, shorten_number, status_text, whole_line
@@ -26,7 +27,7 @@ def diff_runs(a: RunFolder, b: RunFolder) -> Group:
     """Return what `runs.py diff` prints; a part in which they are equal is a line."""
     parts: list[RenderableType] = [_heads(a, b)]
     for title, body, otherwise in (
-        ("config", _two_columns(_changes(a.flat_config, b.flat_config, _ABOUT_RUN)), "the same"),
+        ("config", _two_columns(_config(a.flat_config, b.flat_config)), "the same"),
         ("code", _code(a.environment, b.environment), "the same"),
         ("versions and machine", _two_columns(_versions(a, b)), "the same"),
         ("data", _two_columns(_data(a, b)), _say_data(a, b)),
@@ -50,11 +51,24 @@ def _heads(a: RunFolder, b: RunFolder) -> Table:
     return table
 
 
-def _changes(
-    a: Mapping[str, str], b: Mapping[str, str], left_out: tuple[str, ...] = ()
-) -> dict[str, tuple[str, str]]:
+def _config(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Return the changed entries; a key that a run lacks, as one of before it does, is default."""
+
+    def whole(config: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
+        lacking = [name for name in other if name in KEYS and name not in config]
+        defaults = {name: KEYS[name].default for name in lacking}
+        return {
+            **config,
+            **{n: "" if value is None else str(value) for n, value in defaults.items()},
+        }
+
+    changes = _changes(whole(a, b), whole(b, a))
+    return {name: pair for name, pair in changes.items() if name not in _ABOUT_RUN}
+
+
+def _changes(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Return the entries that are not equal, with the text of both."""
-    names = [name for name in dict.fromkeys([*a, *b]) if name not in left_out]
+    names = dict.fromkeys([*a, *b])
     both = {name: (a.get(name, ""), b.get(name, "")) for name in names}
     return {name: pair for name, pair in both.items() if not _is_equal(*pair)}
 
@@ -89,7 +103,7 @@ def _code(a: Mapping[str, Any], b: Mapping[str, Any]) -> RenderableType | None:
         return None
     lines: list[RenderableType] = []
     if commits[0] != commits[1]:
-        lines.append(Text(f"  commit {commits[0] or 'unknown'} -> {commits[1] or 'unknown'}"))
+        lines.append(whole_line(f"  commit {commits[0] or 'unknown'} -> {commits[1] or 'unknown'}"))
         lines += [Text(f"    {line}") for line in _files_between(*commits)]
     if diffs[0] != diffs[1]:
         for mark, diff in zip("AB", diffs, strict=True):

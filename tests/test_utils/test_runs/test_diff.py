@@ -62,6 +62,14 @@ def test_the_config_shows_changed_keys_alone(tmp_path):
     ]
 
 
+def test_a_key_that_a_run_of_before_it_lacks_has_its_default(tmp_path):
+    make_run(tmp_path, "1_a")
+    make_run(tmp_path, "2_b", ACCUMULATE=1, CLIP_NORM=None, ON_NAN="skip")
+    for names in (("1_a", "2_b"), ("2_b", "1_a")):
+        lines = section(show(tmp_path, *names), "config")
+        assert [line.split()[0] for line in lines[1:]] == ["ON_NAN"]
+
+
 def test_uncommitted_changes_are_compared(tmp_path):
     make_run(tmp_path, "1_a", environment={"commit": "a" * 40, "diff": DIFF.format("b")})
     make_run(tmp_path, "2_b", environment={"commit": "a" * 40, "diff": DIFF.format("c" * 200)})
