@@ -296,14 +296,14 @@ def make_folder(config: Mapping[str, Any], folders: Mapping[str, Any]) -> Path:
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write config.yaml, and warn of what it cannot hold."""
-    from config.codec import encode_config, to_yaml
+    from config.codec import encode_config, to_config_yaml
     from utils.path import write_atomic
 
     plain, lost = encode_config(config)
     if lost:
         names = ", ".join(lost)
         logging.getLogger("plumbline").warning("not captured in config.yaml: %s", names)
-    write_atomic(folder / "config.yaml", to_yaml(plain))
+    write_atomic(folder / "config.yaml", to_config_yaml(plain))
 
 
 def write_samples(

@@ -26,9 +26,11 @@ from typing import Any
 
 import yaml
 
-from config.errors import ConfigError
+from config.errors import ConfigError, shorten
 from config.keys import ALL_KEYS, is_import_path
 from config.names import get_object, module_name, name_of
+
+CONFIG_FORMAT = 1  # files without a number are older, or written by hand, and of the same form
 
 _MAX_ELEMENTS = 1000  # of a tensor or array (class weights, for example) that text may hold
 _GET_OBJECT = "config.names.get_object"
@@ -209,6 +211,11 @@ def to_yaml(plain: Any) -> str:
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, width=math.inf, allow_unicode=True)
 
 
+def to_config_yaml(plain: Mapping[str, Any]) -> str:
+    """Return a config as the text of its file: the number of the format, then the keys."""
+    return to_yaml({"format": CONFIG_FORMAT, **plain})
+
+
 def from_yaml(text: str, where: str = "config") -> Any:
     """Read YAML text as plain data; makes no object and imports nothing.
 
@@ -267,11 +274,18 @@ def decode_config(
             theirs does not matter.
 
     Raises:
-        ConfigError: Every name that cannot be imported and every part that was not captured.
+        ConfigError: Every name that cannot be imported and every part that was not captured; or
+            the file is of a later format.
     """
     plain = from_yaml(text, where)
     if not isinstance(plain, dict):
         raise ConfigError(f"{where}: expected a mapping of keys, got {type(plain).__name__}.")
+    found = plain.pop("format", CONFIG_FORMAT)
+    if found != CONFIG_FORMAT:
+        raise ConfigError(
+            f"{where}: expected format {CONFIG_FORMAT}, got {shorten(found)}. Read it with the"
+            " version of the kit that wrote it."
+        )
     problems: list[str] = []
     config = {
         name: _decode_entry(value, str(name), replaced, problems)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from filelock import FileLock, Timeout
 
-from config.codec import describe, encode_config, encode_model, name_of, to_yaml
+from config.codec import describe, encode_config, encode_model, name_of, to_config_yaml
 from config.errors import ConfigError
 from models.outputs import write_table
 from utils.data.bad_samples import BadSamples
@@ -89,7 +89,7 @@ class Record:
         self._take_lock()
         for path in (*self.log_dir.glob("*.tmp"), *self.weight_dir.glob("*.tmp")):
             remove_stale_temps(path.with_name(path.name.rsplit(".", 2)[0]))
-        write_atomic(self.log_dir / "config.yaml", to_yaml(self.plain))
+        write_atomic(self.log_dir / "config.yaml", to_config_yaml(self.plain))
         write_json(self.log_dir / "environment.json", self._environment())
         row = {"RUN": self.name, "STATUS": "running", "HOST": socket.gethostname()}
         row |= {"PID": os.getpid(), **flatten(describe(self.plain))}

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from config.codec import decode_config, encode_config, from_yaml, to_yaml
+from config.codec import decode_config, encode_config, from_yaml, to_config_yaml, to_yaml
 from config.config import ROOT_PATH
 from config.errors import ConfigError
 from config.search import (
@@ -272,7 +272,7 @@ class Search:
         if list(Path(self.folders["WEIGHT_DIR"], run).glob("checkpoint*.pt")):
             command += ["--resume", run]
         else:
-            write_atomic(path, to_yaml(encode_config(config)[0]))
+            write_atomic(path, to_config_yaml(encode_config(config)[0]))
             command += [str(path), f"DATE={self._date()}"]
         with open(path.with_suffix(".log"), "ab") as log:
             process = subprocess.Popen(  # pylint: disable=consider-using-with; it outlives this
@@ -389,7 +389,7 @@ class Search:
             return result | dict.fromkeys(("value", "params", "run", "config"))
         best = self.study.best_trial
         config = apply(self.config, self._values_of(best.params))
-        write_atomic(self.folder / "best.yaml", to_yaml(encode_config(config)[0]))
+        write_atomic(self.folder / "best.yaml", to_config_yaml(encode_config(config)[0]))
         return result | {
             "value": best.value,
             "params": best.params,

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from config.check import check_config
 from config.codec import (
     NotCaptured,
     decode,
@@ -24,6 +25,7 @@ from config.codec import (
     encode_config,
     encode_model,
     from_yaml,
+    to_config_yaml,
     to_yaml,
 )
 from config.config import ROOT_PATH
@@ -401,6 +403,28 @@ def test_only_what_was_lost_is_refused():
     read = decode_config(text, replaced={"METRICS.mine", "LOSS", "CALLBACKS", "LOSS_CONFIG"})
     assert read["METRICS"] == {"f1": f1, "mine": None} and read["MODEL"] is UNET
     assert read["LOSS"] is None  # there, so that ~LOSS can remove it
+
+
+def test_a_file_from_before_the_number_of_the_format_loads():
+    """What a run wrote before files had the number, and before some of today's keys."""
+    text = Path(__file__).with_name("without_format.yaml").read_text(encoding="utf-8")
+    config = decode_config(text)
+    assert config["MODEL"] is UNET and config["METRICS"]["f1"] is f1
+    assert check_config(config) == [] and config.keys() < KEYS.keys()
+
+
+def test_the_number_of_the_format_stands_in_the_file_and_not_in_the_config():
+    text = to_config_yaml(encode_config(CONFIG)[0])
+    assert text.startswith("format: 1\n")
+    assert same(decode_config(text), decode_config(text.removeprefix("format: 1\n")))
+
+
+@pytest.mark.parametrize("found", ["2", "0", "new", "[1]"])
+def test_a_file_of_another_format_is_refused(found):
+    with pytest.raises(ConfigError) as caught:
+        decode_config(f"format: {found}\nMODEL: not.there\n", "run.yaml")
+    (problem,) = caught.value.problems
+    assert re.match(r"run.yaml: expected format 1, got .+. Read it with the version", problem)
 
 
 def test_classes_outside_the_project(write):

@@ -68,6 +68,7 @@ def test_config_yaml_is_the_config(start):
     assert config.pop("DATE") == record.name.removesuffix("_test")
     same = [name for name in record.config if name not in ("DATE", "ROUTINE_NAME", "VAL_DATASET")]
     assert {name: config[name] for name in same} == {name: record.config[name] for name in same}
+    assert (record.log_dir / "config.yaml").read_text().startswith("format: 1\n")
     again, lost = encode_config(config)
     assert not lost and again.items() <= record.plain.items()
 

@@ -69,7 +69,10 @@ class RunFolder:
         if not path.is_file():
             return {name: field for name, field in self.row.items() if is_of_config(name)}
         plain = from_yaml(path.read_text(encoding="utf-8"), str(path))
-        return describe(plain) if isinstance(plain, dict) else {}
+        if not isinstance(plain, dict):
+            return {}
+        plain.pop("format", None)  # it says nothing of the run
+        return describe(plain)
 
     @property
     def flat_config(self) -> dict[str, str]:

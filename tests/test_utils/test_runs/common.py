@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from config.codec import to_yaml
+from config.codec import to_config_yaml
 from utils.logging.csv import CsvTracker, flatten
 
 CONFIG = {
@@ -61,7 +61,7 @@ def make_run(
     log_dir.mkdir(parents=True)
     weight_dir.mkdir(parents=True)
     (log_dir / ".lock").touch()
-    (log_dir / "config.yaml").write_text(to_yaml(config))
+    (log_dir / "config.yaml").write_text(to_config_yaml(config))
     (log_dir / "environment.json").write_text(json.dumps(environment or {"commit": "a" * 40}))
     lines = [f"{i},{10 * i},0.1,{1 - value!r},{value!r}" for i, value in enumerate(f1, 1)]
     text = "\n".join(["epoch,step,lr,train_loss,val_f1", *lines, ""])
