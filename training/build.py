@@ -90,7 +90,9 @@ def build(
             config = {**config, **filled_in}
         elif found:
             problems += _check_classes(where, config["TASK"], class_names(dataset), classes)
-        loaders[part] = attempt(where, _loader, part, dataset, config, device) if found else None
+        with logging_into(notes):
+            loader = attempt(where, _loader, part, dataset, config, device) if found else None
+        loaders[part] = loader
     transform = attempt("BATCH_TRANSFORM_CONFIG", make_batch_transform, config)
     if loaders["train"] is not None:
         loaders["train"].transform = transform

@@ -217,6 +217,13 @@ def test_batches_of_classes_keep_their_size_when_a_run_goes_on(tmp_path):
         resume("pytorch", tmp_path, run, **smaller, CALLBACKS=[partial(Stop, 1, 0)])
 
 
+def test_small_classes_are_told_in_the_log(tmp_path):
+    config = {"DATA_LOADER_CONFIG": {"batch_size": 60, "per_class": 20}, "EPOCHS": 1}
+    assert "classes have fewer than per_class=20 samples" in log_of(
+        train("pytorch", tmp_path, **config)
+    )
+
+
 def test_without_memory_batches_of_classes_are_not_halved(tmp_path):
     found = []
     for options in ({}, {"per_class": 4}):

@@ -27,16 +27,17 @@ class BadSamples:
         n_samples: Samples of the dataset.
 
     Args:
-        dataset: The dataset, whose `names` are used where it has them.
+        dataset: The dataset, whose `names` or `files` are used where it has them.
         is_skipping: False where a bad sample stops the run, so that none is ever found.
     """
 
     def __init__(self, dataset: Any, is_skipping: bool) -> None:
-        names = getattr(dataset, "names", None)
         self.n_samples, self.is_skipping = len(dataset), is_skipping
-        # fewer names than samples: a dataset that repeats them
-        is_named = isinstance(names, (list, tuple)) and names and self.n_samples % len(names) == 0
-        self._names = names if is_named else None
+        self._names: list[Any] = []
+        for names in (getattr(dataset, "files", None), getattr(dataset, "names", None)):
+            # fewer names than samples: a dataset that repeats them
+            if isinstance(names, (list, tuple)) and names and self.n_samples % len(names) == 0:
+                self._names = list(names)
         self.found: dict[int, tuple[str, str]] = {}
         self.of_batch: list[int] = []
 
@@ -50,9 +51,8 @@ class BadSamples:
         """Note a sample, and warn if it is a new one."""
         if index in self.found:
             return
-        name = f"sample {index}"
-        if self._names is not None:
-            name = str(self._names[index % len(self._names)])
+        names = self._names
+        name = str(names[index % len(names)]) if names else f"sample {index}"
         if all(name != known for known, _ in self.found.values()):
             logger.warning("left out %s: %s", name, error)
         self.found[index] = (name, error)

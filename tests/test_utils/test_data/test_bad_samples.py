@@ -1,6 +1,7 @@
 import logging
 import pickle
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -140,6 +141,14 @@ def test_each_file_is_told_once_although_it_comes_again(caplog):
         2: "cat/2",
         7: "cat/2",
     }
+
+
+def test_without_names_the_files_are_told():
+    dataset = Broken(bad=[2])
+    dataset.files = [Path(f"{i}.png") for i in range(10)]
+    loader = loader_of(dataset)
+    list(loader)
+    assert loader.bad.found[2][0] == "2.png"
 
 
 def test_names_that_do_not_fit_the_samples_are_not_used():
