@@ -265,7 +265,7 @@ def decode_config(
 
     Only for a file that the user named as a config: this can run any importable function.
     A call as the value of a key is taken apart: `LOSS: {_target_: my.Loss, gamma: 2}` is LOSS and
-    LOSS_CONFIG.
+    LOSS_CONFIG. One with `_partial_` stays whole.
 
     Args:
         text: A YAML mapping.
@@ -274,12 +274,13 @@ def decode_config(
             theirs does not matter.
 
     Raises:
-        ConfigError: Every name that cannot be imported and every part that was not captured; or
-            the file is of a later format.
+        ConfigError: Every name that cannot be imported and every part that was not captured;
+            what Hydra would read and this form does not have; a file of another format.
     """
     plain = from_yaml(text, where)
     if not isinstance(plain, dict):
         raise ConfigError(f"{where}: expected a mapping of keys, got {type(plain).__name__}.")
+    is_by_hand = "format" not in plain
     found = plain.pop("format", CONFIG_FORMAT)
     if found != CONFIG_FORMAT:
         raise ConfigError(
@@ -287,24 +288,69 @@ def decode_config(
             " version of the kit that wrote it."
         )
     problems: list[str] = []
+    whole = _take_apart(plain, replaced, problems)
+    if is_by_hand:
+        _find_hydra(whole, "", replaced, problems)
+    if problems:  # a part that is not meant as it stands is not called
+        raise ConfigError([f"{where}: {problem}" for problem in problems])
     config = {
-        name: _decode_entry(value, str(name), replaced, problems)
-        for name, value in _take_apart(plain).items()
+        name: _decode_entry(value, str(name), replaced, problems) for name, value in whole.items()
     }
     if problems:
         raise ConfigError([f"{where}: {problem}" for problem in problems])
     return config
 
 
-def _take_apart(plain: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Turn NAME: {_target_: ..., arguments} into NAME and NAME_CONFIG."""
+def _take_apart(
+    plain: Mapping[Any, Any], replaced: Container[str], problems: list[str]
+) -> dict[Any, Any]:
+    """Turn NAME: {_target_: ..., arguments} into NAME and NAME_CONFIG, which may add to them."""
     whole = dict(plain)
     for name, value in plain.items():
+        key = f"{name}_CONFIG"
         is_call = is_import_path(name) and isinstance(value, dict) and "_target_" in value
-        if is_call and f"{name}_CONFIG" in ALL_KEYS and not value.keys() & {"_partial_", "_args_"}:
-            arguments = {**value, **(plain.get(f"{name}_CONFIG") or {})}
-            whole |= {name: arguments.pop("_target_"), f"{name}_CONFIG": arguments}
+        if not is_call or key not in ALL_KEYS or value.get("_partial_") or "_args_" in value:
+            continue
+        arguments = {part: value[part] for part in value if part not in ("_target_", "_partial_")}
+        beside = plain.get(key) or {}
+        whole[name] = value["_target_"]
+        if not isinstance(beside, dict):
+            continue  # its own problem
+        problems += [
+            f"{key}.{part}: expected {shorten(arguments[part])}, which stands in {name}, or none,"
+            f" got {shorten(beside[part])}. Remove one of them."
+            for part in arguments
+            if arguments[part] != beside.get(part, arguments[part])
+            and key not in replaced
+            and f"{key}.{part}" not in replaced
+        ]
+        whole[key] = arguments | beside
     return whole
+
+
+# of Hydra, and not of this form: what to do instead
+_HYDRA_KEYS = {
+    "defaults": "Write the parts that it joins into this file.",
+    "hydra": "Leave it out; folders are set by LOG_DIR=... on the command line.",
+}
+_HYDRA_WORDS = ("_convert_", "_recursive_")
+_HYDRA_TEXT = re.compile(r"\?\?\?|.*\$\{.*\}.*", re.DOTALL)
+
+
+def _find_hydra(plain: Any, where: str, replaced: Container[str], problems: list[str]) -> None:
+    """Add a problem for each thing that Hydra reads and this form does not have."""
+    if where in replaced or where == "__COMMENT":
+        return
+    if where in _HYDRA_KEYS:
+        problems.append(f"{where}: expected no such key of Hydra. {_HYDRA_KEYS[where]}")
+    elif where.rpartition(".")[2] in _HYDRA_WORDS:
+        problems.append(f"{where}: expected _target_, _args_ and _partial_ alone. Leave it out.")
+    elif isinstance(plain, (dict, list)):
+        parts = plain.items() if isinstance(plain, dict) else enumerate(plain)
+        for name, part in parts:
+            _find_hydra(part, f"{where}.{name}".lstrip("."), replaced, problems)
+    elif isinstance(plain, str) and _HYDRA_TEXT.fullmatch(plain):
+        problems.append(f"{where}: expected a value, got {shorten(plain)} of Hydra. Write it out.")
 
 
 def _decode_entry(plain: Any, where: str, replaced: Container[str], problems: list[str]) -> Any:

@@ -152,7 +152,7 @@ class Search:
             raise ConfigError(
                 f"{path}: expected a search of format {FORMAT}, got another. Start a new one."
             )
-        config = decode_config(to_yaml(about["config"]), str(path))
+        config = decode_config(to_config_yaml(about["config"]), str(path))
         space = decode_space(about["space"])
         search = cls(config, space, folders, n_trials or about["trials"], say)
         search.folder = path.parent

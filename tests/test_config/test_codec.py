@@ -32,7 +32,8 @@ from config.config import ROOT_PATH
 from config.errors import ConfigError
 from config.keys import KEYS, with_defaults
 from models import MODELS, UNET
-from utils.loss import f1, smooth_dice_loss
+from utils.data import SyntheticScenes
+from utils.loss import FocalLoss, f1, smooth_dice_loss
 
 
 class Colour(enum.Enum):
@@ -495,10 +496,80 @@ TRAIN_DATASET_CONFIG:
     assert config["TRAIN_DATASET_CONFIG"] == {"label_values": {0: 0, 255: 1}}
 
 
+BY_HAND = """
+MODEL: {_target_: models.UNET, ch_in: 12, ch_out: 2, _partial_: false}
+MODEL_CONFIG: {ch_out: 2, bulk_ch: 4}
+LOSS: {_target_: utils.loss.FocalLoss, gamma: 3, _partial_: false}
+OPTIMIZER: {_target_: torch.optim.Adam, lr: 0.01, betas: {_target_: builtins.tuple, _args_: [[0.8, 0.9]]}}
+SCHEDULER: {_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, patience: 2}
+TRAIN_DATASET:
+  _target_: utils.data.SyntheticScenes
+  n_scenes: 4
+"""  # noqa: E501
+
+
+def test_a_call_is_the_name_and_its_arguments():
+    config = decode_config(BY_HAND)
+    assert config["MODEL"] is UNET
+    assert config["MODEL_CONFIG"] == {"ch_in": 12, "ch_out": 2, "bulk_ch": 4}
+    assert config["LOSS"] is FocalLoss and config["LOSS_CONFIG"] == {"gamma": 3}
+    assert config["OPTIMIZER"] is torch.optim.Adam
+    assert same(config["OPTIMIZER_CONFIG"], {"lr": 0.01, "betas": (0.8, 0.9)})
+    assert config["SCHEDULER"] is torch.optim.lr_scheduler.ReduceLROnPlateau
+    assert config["SCHEDULER_CONFIG"] == {"patience": 2}
+    assert config["TRAIN_DATASET"] is SyntheticScenes and check_config(config) == []
+    assert same(decode_config(to_config_yaml(encode_config(config)[0])), config)
+
+
+def test_an_argument_beside_a_call_may_add_to_it_and_not_differ():
+    text = BY_HAND.replace("bulk_ch: 4", "ch_in: 3") + "LOSS_CONFIG: {gamma: 2}\n"
+    with pytest.raises(ConfigError) as caught:
+        decode_config(text, "x.yaml")
+    assert caught.value.problems == [
+        "x.yaml: MODEL_CONFIG.ch_in: expected 12, which stands in MODEL, or none, got 3."
+        " Remove one of them.",
+        "x.yaml: LOSS_CONFIG.gamma: expected 3, which stands in LOSS, or none, got 2."
+        " Remove one of them.",
+    ]
+    decode_config(text, replaced={"MODEL_CONFIG.ch_in", "LOSS_CONFIG"})
+    assert decode_config(BY_HAND + "LOSS_CONFIG: [3]\n")["LOSS_CONFIG"] == [3]  # to be checked
+
+
+def test_what_only_hydra_reads_is_named():
+    text = """
+defaults: [_self_, {model: unet}]
+hydra: {run: {dir: out}}
+MODEL: {_target_: models.UNET, ch_in: "???", _convert_: all}
+OPTIMIZER_CONFIG: {lr: "${model.lr}"}
+CALLBACKS: [{_target_: torch.nn.Dropout, _recursive_: false, _partial_: true}]
+DATE: ${now:%Y}
+__COMMENT: costs ${5}
+"""
+    with pytest.raises(ConfigError) as caught:
+        decode_config(text, "x.yaml")
+    no_word = "expected _target_, _args_ and _partial_ alone. Leave it out."
+    assert caught.value.problems == [
+        "x.yaml: defaults: expected no such key of Hydra. Write the parts that it joins into this"
+        " file.",
+        "x.yaml: hydra: expected no such key of Hydra. Leave it out; folders are set by LOG_DIR=..."
+        " on the command line.",
+        "x.yaml: OPTIMIZER_CONFIG.lr: expected a value, got '${model.lr}' of Hydra. Write it out.",
+        f"x.yaml: CALLBACKS.0._recursive_: {no_word}",
+        "x.yaml: DATE: expected a value, got '${now:%Y}' of Hydra. Write it out.",
+        "x.yaml: MODEL_CONFIG.ch_in: expected a value, got '???' of Hydra. Write it out.",
+        f"x.yaml: MODEL_CONFIG._convert_: {no_word}",
+    ]
+
+
+def test_text_of_a_captured_config_is_no_word_of_hydra():
+    config = {"SESSION_NAME": "a ${b}", "LOSS_CONFIG": {"_convert_": "???"}}
+    assert decode_config(to_config_yaml(encode_config(config)[0])) == config
+
+
 def test_every_problem_of_a_file_is_told_with_its_key():
     text = """
 MODEL: models.UNETT
-OPTIMIZER: adabelief_not_there.AdaBelief
+OPTIMIZER: {_target_: adabelief_not_there.AdaBelief, lr: 0.1}
 METRICS: {a: {_target_: no_such_package.f}, b: {_target_: torch.nn.Linear, in_feature: 3}}
 CALLBACKS: [{_target_: torch.device, _args_: [nowhere]}]
 LOSS: {_target_: 3, _partial_: true}
