@@ -83,7 +83,10 @@ def main(argv: list[str]) -> int:
     problem = missing_packages()
     if problem:
         return complain(problem)
-    return verify(args) if args.verify_resume else run(args)
+    try:
+        return verify(args) if args.verify_resume else run(args)
+    except KeyboardInterrupt:  # before the run handles it, such as in an import
+        return 130
 
 
 def run(args: argparse.Namespace, prepare: Prepare | None = None) -> int:
@@ -131,8 +134,6 @@ def verify(args: argparse.Namespace) -> int:
         return verify_resume(functools.partial(run, args))
     except ConfigError as error:
         return complain(str(error))
-    except KeyboardInterrupt:
-        return 130
 
 
 def load(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:

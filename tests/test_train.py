@@ -192,6 +192,14 @@ def test_ctrl_c_saves_and_exits_130(config, tmp_path):
     assert (tmp_path / "logs" / row["RUN"] / "result.json").read_text() == result
 
 
+def test_ctrl_c_before_a_run_begins_exits_130(config, monkeypatch):
+    def interrupt(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "load", interrupt)
+    assert train.main(config) == 130
+
+
 def test_a_failure_exits_1(config, tmp_path):
     # the loss is infinite at once
     assert train.main([*config, "OPTIMIZER_CONFIG.lr=1e30", "EPOCHS=3"]) == 1
