@@ -42,6 +42,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="train a few batches, kill the run, resume it, and tell whether the bits are equal",
     )
     parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print the config with its overrides and defaults as YAML, and train nothing",
+    )
+    parser.add_argument(
         "-s", "--smtp", metavar="ADDRESS", help="mail how the run ends; several by commas"
     )
     parser.add_argument("-w", "--warnings", action="store_true", help="show libraries' warnings")
@@ -84,6 +89,8 @@ def main(argv: list[str]) -> int:
     if problem:
         return complain(problem)
     try:
+        if args.print_config:
+            return print_config(args)
         return verify(args) if args.verify_resume else run(args)
     except KeyboardInterrupt:  # before the run handles it, such as in an import
         return 130
@@ -98,11 +105,9 @@ def run(args: argparse.Namespace, prepare: Prepare | None = None) -> int:
         warnings.filterwarnings("ignore")
     try:
         config, folders = load(args)
-        if args.smtp:
-            config["NOTIFY"] = [*as_list(config.get("NOTIFY")), *args.smtp.split(",")]
         if prepare is not None:
             config, folders = prepare(config, folders)
-        routine = load_routine(args.routine or config.get("ROUTINE_NAME", "pytorch"))
+        routine = load_routine(config.get("ROUTINE_NAME", "pytorch"))
     except ConfigError as error:
         return complain(str(error))
     if args.resume and is_done(config, folders):
@@ -125,6 +130,27 @@ def run(args: argparse.Namespace, prepare: Prepare | None = None) -> int:
     return 0
 
 
+def print_config(args: argparse.Namespace) -> int:
+    """Print the config of the arguments as the text of a file that can be run; write nothing."""
+    from config.codec import encode_config, to_config_yaml
+    from config.errors import ConfigError
+    from config.keys import with_defaults
+
+    try:
+        config, _ = load(args)
+    except ConfigError as error:
+        return complain(str(error))
+    plain, lost = encode_config(with_defaults(config))
+    if is_main():
+        print(to_config_yaml(plain), end="")
+    if lost:
+        return complain(
+            f"--print-config: expected values that text can hold, got {', '.join(lost)}."
+            " Name a class, a function or a functools.partial instead."
+        )
+    return 0
+
+
 def verify(args: argparse.Namespace) -> int:
     """Tell whether the config of the arguments resumes to the bit."""
     from config.errors import ConfigError
@@ -140,14 +166,19 @@ def load(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the config and the folders of the command line; of the stopped run with --resume."""
     from config.load import load_config, load_folders
 
-    if not args.resume:
-        return load_config(args.config or default_config(), args.overrides)
-    from training.resume import config_of, find_run
+    source, resumed = args.config or default_config(), {}
+    if args.resume:
+        from training.resume import config_of, find_run
 
-    folders = load_folders(args.overrides)
-    run = find_run(args.resume, folders)
-    config, folders = load_config(args.config or config_of(run, folders), args.overrides)
-    return config, folders | {"RESUME": run}
+        folders = load_folders(args.overrides)
+        resumed = {"RESUME": find_run(args.resume, folders)}
+        source = args.config or config_of(resumed["RESUME"], folders)
+    config, folders = load_config(source, args.overrides)
+    if args.routine:
+        config["ROUTINE_NAME"] = args.routine
+    if args.smtp:
+        config["NOTIFY"] = [*as_list(config.get("NOTIFY")), *args.smtp.split(",")]
+    return config, folders | resumed
 
 
 def as_list(receivers: Any) -> list[Any]:

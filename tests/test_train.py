@@ -114,6 +114,52 @@ def test_a_captured_run_is_repeated_from_its_text(config, tmp_path):
     assert hash_weights(tmp_path / "again" / again["RUN"] / "last.pth") == first
 
 
+def test_a_printed_config_is_the_config_and_writes_nothing(config, tmp_path, capsys):
+    changes = ["OPTIMIZER_CONFIG.lr=3e-4", "--routine", "ignite", "-s", "a@b.c"]
+    before = sorted(tmp_path.rglob("*"))
+    assert train.main([*config, *changes, "--print-config"]) == 0
+    text, errors = capsys.readouterr()
+    assert errors == "" and "  lr: 0.0003\n" in text and "NOTIFY:\n- a@b.c\n" in text
+    assert [path for path in sorted(tmp_path.rglob("*")) if "__pycache__" not in path.parts] == (
+        before
+    )
+    (tmp_path / "saved.yaml").write_text(text)
+    assert train.main([str(tmp_path / "saved.yaml"), "--print-config"]) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_a_printed_config_trains_to_the_same_bits(config, tmp_path, capsys):
+    assert train.main([*config, "SEED=5", "DATE=a"]) == 0
+    capsys.readouterr()
+    assert train.main([*config, "SEED=5", "--print-config"]) == 0
+    (tmp_path / "saved.yaml").write_text(capsys.readouterr().out)
+    assert train.main([str(tmp_path / "saved.yaml"), *config[-2:], "DATE=b"]) == 0
+    first, second = (tmp_path / "weights" / f"{date}_test" / "last.pth" for date in "ab")
+    assert hash_weights(first) == hash_weights(second)
+
+
+def test_what_cannot_be_printed_is_named(config, capsys):
+    with open(config[0], "a", encoding="utf-8") as file:
+        file.write("train_config['LOSS'] = lambda a, b: (a - b).sum()\n")
+    assert train.main([*config, "--print-config"]) == 2
+    text, errors = capsys.readouterr()
+    assert "LOSS: !not-captured " in text
+    assert errors.startswith("train.py: --print-config: expected values that text can hold, got")
+    assert train.main([config[0], "EPOCH=1", "--print-config"]) == 2
+    assert 'Did you mean "EPOCHS"?' in capsys.readouterr().err
+
+
+def test_a_config_is_printed_without_torch_where_it_names_none(tmp_path):
+    (tmp_path / "mine.yaml").write_text("MODEL: collections.OrderedDict\nLOSS: math.dist\n")
+    code = f"import sys, train\nassert train.main(['{tmp_path}/mine.yaml', '--print-config']) == 0"
+    code += "\nassert 'torch' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT_PATH, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "MODEL: collections.OrderedDict\n" in done.stdout
+
+
 def test_help_is_quick_and_names_every_key():
     from config.keys import KEYS
 
