@@ -156,7 +156,7 @@ def line_up(runs: Mapping[str, str | Path]) -> list[dict[str, Any]]:
 
     Returns:
         `name`, `target`, `n_wrong` (of the runs that have the sample), and of each run
-        `<run>.prediction` and `<run>.loss`, as the files have them.
+        `<run>.prediction`, `<run>.confidence` and `<run>.loss`, as the files have them.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -170,9 +170,8 @@ def line_up(runs: Mapping[str, str | Path]) -> list[dict[str, Any]]:
         n_wrong = sum(has_decision(row) and not is_right(row) for row in having.values())
         row = {"name": name, "target": target, "n_wrong": n_wrong}
         for run, found in having.items():
-            row |= {
-                f"{run}.{part}": found[part] for part in ("prediction", "loss") if part in found
-            }
+            parts = [part for part in ("prediction", "confidence", "loss") if part in found]
+            row |= {f"{run}.{part}": found[part] for part in parts}
         rows.append(row)
     return sorted(rows, key=lambda row: -row["n_wrong"])
 

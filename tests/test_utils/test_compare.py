@@ -167,7 +167,8 @@ def test_runs_side_by_side(tmp_path):
     first, second, third = line_up(runs)
     assert first == {
         "name": "r", "target": "2", "n_wrong": 2,
-        "a.prediction": "1", "a.loss": "0.8", "b.prediction": "1", "b.loss": "0.7",
+        "a.prediction": "1", "a.confidence": "0.9", "a.loss": "0.8",
+        "b.prediction": "1", "b.confidence": "0.9", "b.loss": "0.7",
     }  # fmt: skip
     assert (second["name"], second["n_wrong"]) == ("q", 1)
     assert third["c.prediction"] == "0" and third["n_wrong"] == 0
