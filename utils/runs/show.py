@@ -24,7 +24,7 @@ def show_run(run: RunFolder, folders: Sequence[str] = (), shows_all: bool = Fals
         folders: `LOG_DIR=...` and the like of the command line, which its commands need as well.
         shows_all: Show the whole config, not only what differs from the defaults.
     """
-    about, values = _about(run), _values(run)
+    about, values = about_run(run), _values(run)
     parts: list[RenderableType] = [Text(run.name, style="bold"), pairs(about)]
     title = "config" if shows_all else "config (what differs from the defaults; --all: whole)"
     for head, body in (
@@ -65,7 +65,8 @@ def _list_entries(entries: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in entries.items())
 
 
-def _about(run: RunFolder) -> dict[str, str | Text]:
+def about_run(run: RunFolder) -> dict[str, str | Text]:
+    """Return how a run stands, and what it was trained by and when, as far as it is known."""
     planned = run.flat_config.get("EPOCHS", "")
     about: dict[str, str | Text] = {"status": status_text(run.status)}
     if run.status == "lost":
@@ -127,7 +128,9 @@ def _values(run: RunFolder) -> Table | None:
     best, last = values_of_run(run)
     if not best and not last:
         return None
-    intervals = _intervals(run)
+    intervals = {
+        name: f"[{low:.4f}, {high:.4f}]" for name, (low, high) in intervals_of_run(run).items()
+    }
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     epoch = run.best_epoch().get("epoch") or run.row.get("BEST_EPOCH")
     table.add_column("")
@@ -143,14 +146,14 @@ def _values(run: RunFolder) -> Table | None:
     return table
 
 
-def _intervals(run: RunFolder) -> dict[str, str]:
+def intervals_of_run(run: RunFolder) -> dict[str, tuple[float, float]]:
     """Return the bootstrap intervals by name of the value, such as val_f1."""
     found = {}
     for evaluation in (run.evaluation, run.test_evaluation):
         for name, bounds in (evaluation.get("intervals") or {}).items():
             if isinstance(bounds, list) and None not in bounds:
                 low, high = bounds
-                found[f"{evaluation.get('set', 'val')}_{name}"] = f"[{low:.4f}, {high:.4f}]"
+                found[f"{evaluation.get('set', 'val')}_{name}"] = (low, high)
     return found
 
 
@@ -188,6 +191,12 @@ def format_bytes(n_bytes: float) -> str:
 
 
 def _commands(run: RunFolder, folders: Sequence[str]) -> RenderableType | None:
+    commands = commands_of_run(run, folders)
+    lines = (whole_line(f"  {what:8} {command}") for what, command in commands.items())
+    return Group(*lines) if commands else None
+
+
+def commands_of_run(run: RunFolder, folders: Sequence[str] = ()) -> dict[str, str]:
     """Return what can be done with the run, and how."""
     places = f" {shlex.join(folders)}" if folders else ""
     commands = {}
@@ -199,8 +208,7 @@ def _commands(run: RunFolder, folders: Sequence[str]) -> RenderableType | None:
     weights = find_weights_of(run)
     if weights is not None:
         commands["predict"] = f"python predict.py -i FILES -o DIR --weights {_quote(weights)}"
-    lines = (whole_line(f"  {what:8} {command}") for what, command in commands.items())
-    return Group(*lines) if commands else None
+    return commands
 
 
 def _quote(path: Path) -> str:
