@@ -19,6 +19,7 @@ Ask the table of all runs and their files; needs no server and no torch.
   python runs.py best --by val_f1 --max                    and how to use it
   python runs.py curve RUN RUN --of val_loss               drawn in the terminal
   python runs.py diff RUN RUN                              config, code, versions, data, values
+  python runs.py report RUN RUN                            one HTML file to send to others
   python runs.py prune                                     disk use, and what could go
 
 RUN is a name, a part of one that no other has, or latest. LOG_DIR=... WEIGHT_DIR=... LOGFILE=...
@@ -241,6 +242,30 @@ def run_diff(args: argparse.Namespace) -> int:
         )
     console, _ = make_console()
     console.print(diff_runs(*open_named(args)), crop=False)
+    return 0
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `report`."""
+    parser.add_argument(
+        "-o",
+        dest="file",
+        type=Path,
+        metavar="FILE",
+        help="(default: report.html in the folder of the run; of several in LOG_DIR)",
+    )
+
+
+def run_report(args: argparse.Namespace) -> int:
+    """Write the report of runs."""
+    from utils.runs.report import write_report
+    from utils.runs.show import format_bytes
+
+    runs = list({run.name: run for run in open_named(args, default="latest")}.values())
+    folder = runs[0].log_dir if len(runs) == 1 else Path(args.folders["LOG_DIR"])
+    file = args.file or folder / "report.html"
+    write_report(file, runs, folders_of(args))
+    print(f"{file}  {format_bytes(file.stat().st_size)}")
     return 0
 
 
@@ -475,6 +500,12 @@ COMMANDS = {
         "  python runs.py diff 20260101-120000_mine latest",
         lambda parser: None,
         run_diff,
+    ),
+    "report": Command(
+        "Write one HTML file that tells what runs were and came to; it opens without a network.",
+        "  python runs.py report 20260101-120000_mine latest -o report.html",
+        add_report,
+        run_report,
     ),
     "prune": Command(
         "Show what runs take on the disk, and delete what the options or names say, after asking.",

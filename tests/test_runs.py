@@ -123,6 +123,20 @@ def test_diff(three, capsys):
     assert code == 2 and "runs.py: diff: expected two runs, got 1." in err
 
 
+def test_report(three, capsys, tmp_path):
+    code, out, _ = ask(capsys, "report", *three)
+    file = tmp_path / "logs" / "20260103-000000_c" / "report.html"
+    assert code == 0 and out.startswith(f"{file}  ")
+    assert f"config.yaml {' '.join(three)}" in file.read_text(encoding="utf-8")
+    assert ask(capsys, "report", "_a", "_b", "_a", *three)[0] == 0
+    text = (tmp_path / "logs" / "report.html").read_text(encoding="utf-8")
+    assert "<h1>2 runs compared</h1>" in text
+    file = tmp_path / "new" / "x.html"
+    assert ask(capsys, "report", "_a", "-o", str(file), *three)[0] == 0 and file.is_file()
+    code, _, err = ask(capsys, "report", "_a", "-o", str(tmp_path / "logs"), *three)
+    assert code == 2 and err.startswith("runs.py: ")
+
+
 def files(tmp_path):
     return sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.p*"))
 
@@ -223,7 +237,7 @@ def test_no_command_loads_torch_or_matplotlib(three, tmp_path):
     code = (
         "import sys, runs\n"
         "for words in (['list'], ['list', '--json'], ['show'], ['best'], ['curve', '_a', '_b'],\n"
-        "              ['diff', '_a', '_b'], ['prune']):\n"
+        "              ['diff', '_a', '_b'], ['prune'], ['report', '_a', '_b']):\n"
         "    assert runs.main([*words, *sys.argv[1:]]) == 0\n"
         "print('LOADED', *sys.modules)\n"
     )

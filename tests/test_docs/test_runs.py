@@ -49,9 +49,12 @@ def test_runs_are_found_in_python(tmp_path, monkeypatch):
     make_run(tmp_path, "1_a", (0.5,))
     make_run(tmp_path, "2_b", (0.25,), OPTIMIZER_CONFIG={"lr": 0.5})
     monkeypatch.setitem(global_config, "LOG_DIR", tmp_path / "logs")
-    (block,) = read_blocks("runs.rst", "python")
-    found = block.run()["found"]
-    assert [(row["RUN"], row["best_val_f1"]) for row in found.rows] == [("1_a", "0.5")]
+    monkeypatch.chdir(tmp_path)
+    finds, reports = read_blocks("runs.rst", "python")
+    names = finds.run()
+    assert [(row["RUN"], row["best_val_f1"]) for row in names["found"].rows] == [("1_a", "0.5")]
+    reports.run(names)
+    assert "<h1>1_a</h1>" in (tmp_path / "best.html").read_text(encoding="utf-8")
 
 
 def test_the_page_names_the_options_that_there_are():
