@@ -184,8 +184,10 @@ def _results(runs: Sequence[RunFolder]) -> dict[str, Any]:
         is_monitor = all(run.monitor[0] == name for run in runs)
         rows.append({"name": name, "is_monitor": is_monitor, "cells": cells})
     about = next((run.evaluation for run in runs if run.evaluation.get("intervals")), {})
+    monitors = {run.monitor[0] for run in runs}
     return {
         "rows": rows,
+        "chosen_by": monitors.pop() if len(monitors) == 1 else "MONITOR of each run",
         "has_intervals": any(intervals),
         "confidence": f"{100 * about.get('confidence', 0.95):g} %",
         "n_samples": about.get("n_samples", ""),
@@ -221,7 +223,7 @@ def _classes(runs: Sequence[RunFolder], folder: str) -> dict[str, Any]:
     tables = []
     scores: dict[str, dict[int, dict[str, str]]] = {}
     for number, run in enumerate(runs):
-        table = _counts(_read_rows(run.log_dir / folder / "confusion.csv"))
+        table = _counts(run.log_dir / folder / "confusion.csv")
         if table:
             tables.append({"run": number, **table})
         for row in _read_rows(run.log_dir / folder / "classes.csv"):
@@ -261,15 +263,23 @@ def _classes(runs: Sequence[RunFolder], folder: str) -> dict[str, Any]:
     }
 
 
-def _counts(rows: Sequence[Mapping[str, str]]) -> dict[str, Any] | None:
-    """Return a confusion matrix as cells of text, share of the row's truth and kind."""
+def _counts(path: Path) -> dict[str, Any] | None:
+    """Return a confusion matrix as cells of count, share of the row's truth and kind.
+
+    Raises:
+        ValueError: A cell is no count.
+    """
+    rows = _read_rows(path)
     if not rows or len(rows) > _MOST_CELLS:
         return None
     head, *names = rows[0]
     is_square = head == "true"
     body = []
     for i, row in enumerate(rows):
-        counts = [int(row[name]) for name in names]
+        try:
+            counts = [int(row[name]) for name in names]
+        except ValueError as error:
+            raise ValueError(f"{path}: expected counts, got {error}. Remove the file.") from error
         wholes = [sum(counts)] * len(counts)
         if not is_square:  # found, missed, wrongly found, rightly not found
             wholes = [sum(counts[:2])] * 2 + [sum(counts[2:])] * 2

@@ -301,6 +301,20 @@ def test_samples_that_two_runs_do_not_share_are_said(tmp_path):
     assert "expected the samples of" in words
 
 
+def test_a_damaged_table_of_counts_is_named(tmp_path):
+    log_dir = make_run(tmp_path, "1_a")
+    (log_dir / "confusion.csv").write_text("true,cat\ncat,many\n")
+    with pytest.raises(ValueError, match="confusion.csv: expected counts, got .*many"):
+        report(tmp_path)
+
+
+def test_a_run_that_writes_is_read_as_far_as_it_is(tmp_path):
+    log_dir = make_run(tmp_path, "1_a", status="running")
+    with open(log_dir / "metrics.csv", "a", encoding="utf-8") as file:
+        file.write("4,40,0.1")
+    assert "0.75" in report(tmp_path).words("Results")
+
+
 def test_no_runs_are_no_report():
     with pytest.raises(ConfigError, match="report: expected a run, got none. Train first."):
         make_report([])
