@@ -418,7 +418,7 @@ def make_samples(
         y = torch.tensor(labels)
         y = y[:, None].float() if task == "binary" else y
         empty = [names[i] for i in sorted(set(range(len(names))) - set(labels))]
-        if empty and split.subset != "val":
+        if empty and split.subset != "val" and task != "embedding":
             logger.warning("%s: there are no pictures of %s", where, some(empty))
     found = _take(found, rows)
     return Samples(found.names, found.files, y, names, labels), problems

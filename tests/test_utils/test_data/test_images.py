@@ -501,11 +501,11 @@ def identities(tmp_path):
     return tmp_path / "faces"
 
 
-def test_queries_are_told_from_the_gallery(identities):
+def test_queries_are_told_from_the_gallery(identities, caplog):
     train, val = IdentityFolder(identities), IdentityFolder(identities, part="val")
     assert train.classes == ["a", "b"] and [int(y) for _, y in train] == train.labels == [0, 1]
     assert val.names == ["base/x/1", "base/x/2", "base/y/1", "val/x/1", "val/y/1"]
-    assert val.classes == ["a", "b", "x", "y"]
+    assert val.classes == ["a", "b", "x", "y"] and not caplog.records
     (batch, rest) = load(val)
     assert batch.y["label"].tolist() + rest.y["label"].tolist() == [2, 2, 3, 2, 3] == val.labels
     assert batch.y["gallery"].tolist() + rest.y["gallery"].tolist() == [True] * 3 + [False] * 2
