@@ -29,7 +29,7 @@ import runs
 import train
 from config.config import ROOT_PATH, global_config
 from config.load import list_routines, load_config
-from tests.test_docs import test_features, test_images
+from tests.test_docs import test_features, test_images, test_metric_learning
 from tests.test_docs.blocks import PAGES, read_blocks
 from training.resume import find_run
 
@@ -46,6 +46,10 @@ SMALL = {
         "ONE_CYCLE=False",
     ],
     "ClassFolder": test_images.SMALL,
+    "draw_signs": [
+        *("TRAIN_DATASET_CONFIG.last=20", "LOSS_CONFIG.num_classes=20"),
+        *("VAL_DATASET_CONFIG.last=104", "MODEL_CONFIG.bulk_ch=2"),
+    ],
     "PairedFolder": ["MODEL_CONFIG.bulk_ch=2", "MODEL_CONFIG.n_recursions=1"],
     "digits": ["ONE_CYCLE=False"],
     "": [],
@@ -142,6 +146,15 @@ def give_pets(folder: Path, _: pytest.MonkeyPatch) -> None:
     test_images.CONFIG.write(folder / "experiments" / "mine.py")
 
 
+def give_faces(folder: Path, _: pytest.MonkeyPatch) -> None:
+    """Give the folders of the page and its config, for an epoch of a batch."""
+    test_metric_learning.write_faces(folder / "my" / "data" / "faces")
+    few = '"batch_size": 12, "per_class": 4, "num_workers": 0'
+    config = test_metric_learning.CONFIG.replace('"EPOCHS": 30', '"EPOCHS": 1')
+    config = config.replace('"batch_size": 64, "per_class": 4, "num_workers": 2', few)
+    config.replace("[64, 64]", "[32, 32]").write(folder / "experiments" / "mine.py")
+
+
 GIVEN: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "README.md": give_membrane,
     "docs/batches.rst": give_classes,
@@ -150,6 +163,7 @@ GIVEN: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "docs/finetuning.rst": give_few,
     "docs/images.rst": give_pets,
     "docs/logging.rst": give_tracker,
+    "docs/metric_learning.rst": give_faces,
     "docs/own_model.rst": give_model,
     "docs/own_routine.rst": give_routines,
     "docs/results.rst": give_ledger,

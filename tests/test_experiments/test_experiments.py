@@ -50,8 +50,11 @@ TINY = {
         *TINY_CSV,
         "TRAIN_DATASET_CONFIG.transform=light",  # a crop of 176 is read in a test of its own
     ],
+    "metric_learning": [
+        *("EPOCHS=2", "TRAIN_DATASET_CONFIG.last=20", "LOSS_CONFIG.num_classes=20"),
+        *("VAL_DATASET_CONFIG.last=104", "MODEL_CONFIG.bulk_ch=2"),
+    ],
     "membrane": ["EPOCHS=2", "MODEL_CONFIG.bulk_ch=1", "MODEL_CONFIG.n_recursions=1"],
-    "metric_learning": ["EPOCHS=1"],
     "mnist": [*SMALL_BATCH[:1], "DATA_LOADER_CONFIG.num_workers=0"],
     "multiclass_csv": TINY_CSV,
     "multilabel_csv": TINY_CSV,
@@ -242,6 +245,15 @@ def test_digits_are_read_by_the_end(tmp_path, data_dir):
     accuracy = read_column(log_dir, "val_accuracy")
     assert len(accuracy) == 15
     assert accuracy[-1] >= 0.97
+
+
+@pytest.mark.slow
+def test_signs_never_seen_are_found_by_the_end(tmp_path, data_dir):
+    pytest.importorskip("pytorch_metric_learning")
+    log_dir, _ = run(FILES["metric_learning"], tmp_path, data_dir)
+    found = read_column(log_dir, "val_cmc_1")
+    assert found[0] < 0.6
+    assert found[-1] > 0.9
 
 
 @pytest.mark.slow
