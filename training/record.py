@@ -1,6 +1,7 @@
 """The files of one run: its folders, its row in the table of all runs, its config as text."""
 
 import csv
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -23,6 +24,7 @@ from config.codec import describe, encode_config, encode_model, name_of, to_conf
 from config.errors import ConfigError
 from models.outputs import write_table
 from utils.data.bad_samples import BadSamples
+from utils.data.fingerprint import fingerprint
 from utils.distributed import world_size
 from utils.logging.csv import CsvTracker, flatten, read_tracker
 from utils.name import reserve_dir, run_name, timestamp
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("plumbline")
 
 _PACKAGES = ("torch", "numpy", "torchvision", "pytorch-ignite", "fastai", "lightning")
+# of files that git does not know, how many are recorded, and with text up to which size
+_MAX_UNTRACKED, _MAX_BYTES = 200, 50_000
 
 
 class Record:
@@ -44,10 +48,18 @@ class Record:
         config: The complete config of the run.
         folders: The `global_config`; `DATE` in it is the user's own name of the moment.
         routine: Name of the routine.
+        datasets: By part, such as "train"; their fingerprints are recorded.
     """
 
-    def __init__(self, config: Mapping[str, Any], folders: Mapping[str, Any], routine: str) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        folders: Mapping[str, Any],
+        routine: str,
+        datasets: Mapping[str, Any] | None = None,
+    ) -> None:
         self.config, self.folders, self.routine = config, folders, routine
+        self.datasets = datasets or {}
         self.plain, self.lost = encode_config({**config, "ROUTINE_NAME": routine})
         self.name = ""
         self.log_dir = self.weight_dir = Path()  # known when it starts
@@ -184,25 +196,38 @@ class Record:
 
     def _environment(self) -> dict[str, Any]:
         commit = self._git("rev-parse", "--verify", "HEAD")
-        versions = {}
-        for package in _PACKAGES:
-            try:
-                versions[package] = importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:
-                versions[package] = None
         return {
+            "format": 1,
             "command": sys.argv,
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "versions": versions,
+            "versions": find_versions(),
             "threads": torch.get_num_threads(),
             "processes": world_size(),
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "folders": {name: str(path) for name, path in self.folders.items()},
             "commit": commit and commit.strip(),
             "diff": self._git("diff", "--no-color", "--no-ext-diff", "HEAD"),
+            "untracked": self._find_untracked(),
+            "data": {part: fingerprint(dataset) for part, dataset in self.datasets.items()},
             "not_captured": self.lost,
         }
+
+    def _find_untracked(self) -> dict[str, dict[str, str | None]]:
+        """Return hash and text of the .py files that git does not know, which no diff shows."""
+        listed = self._git("ls-files", "-z", "--others", "--exclude-standard", "--", "*.py")
+        found: dict[str, dict[str, str | None]] = {}
+        for name in sorted((listed or "").split("\0"))[:_MAX_UNTRACKED]:
+            path = Path(self.folders["ROOT_PATH"], name)
+            if not name or not path.is_file():
+                continue
+            content = path.read_bytes()
+            is_small = len(content) <= _MAX_BYTES
+            found[name] = {
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "text": content.decode("utf-8", "replace") if is_small else None,
+            }
+        return found
 
     def _git(self, *command: str) -> str | None:
         """Return what git says of the project; None without git or outside a repository."""
@@ -216,6 +241,22 @@ class Record:
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout.decode("utf-8", "replace")
+
+
+def find_versions() -> dict[str, str | None]:
+    """Return the versions of the kit's frameworks, None if missing, and of what is imported."""
+    versions: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    known = {*sys.stdlib_module_names, *versions, "ignite"}
+    for name in sorted(set(sys.modules) - known):
+        version = getattr(sys.modules[name], "__dict__", {}).get("__version__")
+        if "." not in name and name[0] != "_" and isinstance(version, str):
+            versions[name] = version
+    return versions
 
 
 def make_result(run: "Run", status: str, error: BaseException | None = None) -> dict[str, Any]:

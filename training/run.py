@@ -150,7 +150,8 @@ class Run:
 
         routine = module_name(sys.modules[routine]) if routine in sys.modules else routine
         self.routine = routine.removeprefix("training.").removesuffix("_training")
-        self.record = Record(config, folders, self.routine)
+        datasets = {part: loader.dataset for part, loader in parts.loaders.items() if loader}
+        self.record = Record(config, folders, self.routine, datasets)
         self.position = Position()
         self._resumed = folders.get("RESUME")
         self._checkpoint: Any = None

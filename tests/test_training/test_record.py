@@ -1,10 +1,12 @@
 import functools
+import hashlib
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,8 @@ from config.config import ROOT_PATH
 from config.errors import ConfigError
 from config.keys import with_defaults
 from tests.test_training.common import Net, Pictures, folders, make_config, rows
-from training.record import Record
+from training.record import Record, find_versions
+from utils.data.fingerprint import fingerprint
 from utils.logging.csv import read_tracker
 from utils.torchutils import load_weights
 
@@ -40,7 +43,8 @@ def start(tmp_path):
 
     def start_record(place=None, **changes):
         config = with_defaults(make_config(**changes))
-        record = Record(config, folders(tmp_path) | (place or {}), "pytorch")
+        data = {"train": Pictures(5, 0)}
+        record = Record(config, folders(tmp_path) | (place or {}), "pytorch", data)
         record.start()
         started.append(record)
         return record
@@ -92,7 +96,19 @@ def test_environment(start, monkeypatch):
     assert found["python"] == platform.python_version()
     assert found["threads"] == torch.get_num_threads()
     assert found["folders"]["ROOT_PATH"] == str(ROOT_PATH)
-    assert found["not_captured"] == []
+    assert found["not_captured"] == [] and found["format"] == 1
+    assert found["data"] == {"train": fingerprint(Pictures(5, 0))}
+
+
+def test_versions_are_those_of_what_is_imported(monkeypatch):
+    module = types.ModuleType("timm")
+    module.__version__ = "1.2.3"
+    monkeypatch.setitem(sys.modules, "timm", module)
+    monkeypatch.setitem(sys.modules, "odd", types.SimpleNamespace(__version__=(1, 2)))
+    monkeypatch.setitem(sys.modules, "gone", None)
+    found = find_versions()
+    assert found["timm"] == "1.2.3" and not {"odd", "gone", "json", "ignite"} & set(found)
+    assert not any("." in name or name.startswith("_") for name in found)
 
 
 def test_what_cannot_be_captured_is_named(start):
@@ -125,10 +141,27 @@ def test_commit_and_changes_rebuild_the_code(start, tmp_path):
     assert (project / "net.py").read_text() == "a = 3\n\n\nb = 2\n\n\n"
 
 
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+def test_files_that_git_does_not_know_are_recorded(start, tmp_path):
+    project = tmp_path / "project"
+    (project / "mine").mkdir(parents=True)
+    git(project, "init")
+    (project / ".gitignore").write_text("left_out.py\n")
+    (project / "left_out.py").write_text("a = 1\n")
+    (project / "notes.txt").write_text("a = 1\n")
+    (project / "mine" / "net \u00e4.py").write_bytes(b"a = 1\n")
+    (project / "large.py").write_bytes(b"#" * 60_000)
+    found = environment(start({"ROOT_PATH": project}))["untracked"]
+    assert found == {
+        "large.py": {"sha256": hashlib.sha256(b"#" * 60_000).hexdigest(), "text": None},
+        "mine/net \u00e4.py": {"sha256": hashlib.sha256(b"a = 1\n").hexdigest(), "text": "a = 1\n"},
+    }
+
+
 def test_outside_of_a_repository(start, tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     found = environment(start({"ROOT_PATH": tmp_path}))
-    assert found["commit"] is None and found["diff"] is None
+    assert found["commit"] is None and found["diff"] is None and found["untracked"] == {}
 
 
 def test_without_git(start, tmp_path, monkeypatch):
