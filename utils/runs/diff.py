@@ -99,7 +99,9 @@ def _code(a: Mapping[str, Any], b: Mapping[str, Any]) -> RenderableType | None:
         return Text(f"  no environment.json of {missing}")
     commits = [str(about.get("commit") or "") for about in (a, b)]
     diffs = [str(about.get("diff") or "") for about in (a, b)]
-    if commits[0] == commits[1] and diffs[0] == diffs[1]:
+    new = [about.get("untracked") or {} for about in (a, b)]  # files that git does not know
+    changed = [name for name in sorted({*new[0], *new[1]}) if new[0].get(name) != new[1].get(name)]
+    if commits[0] == commits[1] and diffs[0] == diffs[1] and not changed:
         return None
     lines: list[RenderableType] = []
     if commits[0] != commits[1]:
@@ -109,13 +111,17 @@ def _code(a: Mapping[str, Any], b: Mapping[str, Any]) -> RenderableType | None:
         for mark, diff in zip("AB", diffs, strict=True):
             touched = ", ".join(_TOUCHED.findall(diff)) or "none"
             lines.append(Text(f"  uncommitted in {mark}: {touched}"))
-        lines += [
-            whole_line(f"  {line}", _colour(line))
-            for line in difflib.unified_diff(
-                *(d.splitlines() for d in diffs), "A", "B", lineterm=""
-            )
-        ]
+        lines += _lines_between(*diffs)
+    for name in changed:
+        texts = [(files.get(name) or {}).get("text") or "" for files in new]
+        lines.append(Text(f"  not in git, and not the same: {name}"))
+        lines += _lines_between(*texts)
     return Group(*lines)
+
+
+def _lines_between(a: str, b: str) -> list[RenderableType]:
+    lines = difflib.unified_diff(a.splitlines(), b.splitlines(), "A", "B", lineterm="")
+    return [whole_line(f"  {line}", _colour(line)) for line in lines]
 
 
 def _colour(line: str) -> str:

@@ -81,6 +81,19 @@ def test_uncommitted_changes_are_compared(tmp_path):
     assert "  -+b" in lines and f"  ++{'c' * 200}" in lines  # not folded
 
 
+def test_files_that_git_does_not_know_are_compared(tmp_path):
+    same = {"same.py": {"sha256": "0", "text": "x"}}
+    for name, text in (("1_a", "a = 1\nb = 2\n"), ("2_b", "a = 1\nb = 3\n")):
+        untracked = {"mine.py": {"sha256": text, "text": text}, **same}
+        make_run(tmp_path, name, environment={"commit": "a" * 40, "untracked": untracked})
+    lines = section(show(tmp_path, "1_a", "2_b"), "code")
+    assert lines[0] == "  not in git, and not the same: mine.py"
+    assert "  -b = 2" in lines and "  +b = 3" in lines and not any("same.py" in x for x in lines)
+    make_run(tmp_path, "3_c", environment={"commit": "a" * 40, "untracked": same})
+    lines = section(show(tmp_path, "1_a", "3_c"), "code")
+    assert lines[0] == "  not in git, and not the same: mine.py" and "  -a = 1" in lines
+
+
 def test_commits_are_told_with_the_files_between_them(tmp_path, monkeypatch):
     make_run(tmp_path, "1_a", environment={"commit": "a" * 40})
     make_run(tmp_path, "2_b", environment={"commit": "b" * 40})
