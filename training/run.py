@@ -677,7 +677,9 @@ class Run:
         Raises:
             ValueError: The state lacks a part of this run.
         """
-        self._loaded = dict(state)
+        # a checkpoint that is older than ON_BAD_SAMPLE knows of none
+        none_bad = {f"bad_samples.{part}": bad.state_dict() for part, bad in self._bad.items()}
+        self._loaded = none_bad | dict(state)
         for name, stateful in self._state.items():
             self._restore(name, stateful)
         self.optimizer.zero_grad()
