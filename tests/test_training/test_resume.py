@@ -344,4 +344,3 @@ def test_a_killed_run_goes_on_from_the_middle_of_an_epoch(every, unbroken, tmp_p
     assert step == (9 if "every_steps" in every else 11)
     result = resume("ignite", tmp_path, run, CHECKPOINT=every, CALLBACKS=[Kill(armed=False)])
     assert bits(result) == unbroken("sgd")
-

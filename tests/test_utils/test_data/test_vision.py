@@ -1,16 +1,11 @@
 """Data sets of torchvision, from small ones in the form that the real ones have on disk."""
 
-import gzip
-import hashlib
-import pickle
-import struct
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from config.errors import ConfigError
+from tests import small_data
 from utils.data import Preprocess, TorchvisionDataset
 from utils.data.loading import make_loader
 
@@ -27,61 +22,22 @@ def load(dataset, **config):
 @pytest.fixture
 def cifar(tmp_path, monkeypatch):
     """CIFAR-10 of 4 pictures a file, whose check sums take the place of the real ones."""
-    folder = tmp_path / "cifar" / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    draw = np.random.default_rng(0)
-
-    def write(name, content):
-        (folder / name).write_bytes(pickle.dumps(content))
-        return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
-
-    def write_batch(name):
-        data = draw.integers(0, 256, (4, 3072), dtype=np.uint8)
-        return write(name, {"data": data, "labels": draw.integers(0, 10, 4).tolist()})
-
-    words = ["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    meta = write("batches.meta", {"label_names": words})
-    lists = [[write_batch(f"data_batch_{i}") for i in range(1, 6)], [write_batch("test_batch")]]
-    monkeypatch.setattr(datasets.CIFAR10, "train_list", lists[0])
-    monkeypatch.setattr(datasets.CIFAR10, "test_list", lists[1])
-    monkeypatch.setattr(datasets.CIFAR10, "meta", datasets.CIFAR10.meta | {"md5": meta[1]})
-    return folder.parent
+    for name, value in small_data.write_cifar(tmp_path / "cifar", n=4).items():
+        monkeypatch.setattr(datasets.CIFAR10, name, value)
+    return tmp_path / "cifar"
 
 
 @pytest.fixture
 def mnist(tmp_path):
     """MNIST of 6 and 4 pictures."""
-    draw = np.random.default_rng(0)
-    folder = tmp_path / "mnist" / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    for part, n in (("train", 6), ("t10k", 4)):
-        images = draw.integers(0, 256, (n, 28, 28), dtype=np.uint8)
-        labels = draw.integers(0, 10, n, dtype=np.uint8)
-        for kind, magic, array in (("images-idx3", 2051, images), ("labels-idx1", 2049, labels)):
-            header = struct.pack(f">{1 + array.ndim}i", magic, *array.shape)
-            content = header + array.tobytes()
-            (folder / f"{part}-{kind}-ubyte").write_bytes(content)
-            (folder / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(content))
+    small_data.write_mnist(tmp_path / "mnist", n_train=6)
     return tmp_path / "mnist"
 
 
 @pytest.fixture
 def pets(tmp_path):
-    """Oxford-IIIT Pet of two breeds, pictures of different sizes with masks of 1, 2 and 3."""
-    folder = tmp_path / "pets" / "oxford-iiit-pet"
-    (folder / "images").mkdir(parents=True)
-    (folder / "annotations" / "trimaps").mkdir(parents=True)
-    lines = {"trainval": [], "test": []}
-    for i in range(8):
-        breed, label = (("Birman", 1), ("beagle", 2))[i % 2]
-        picture = np.full((20 + i, 24, 3), 20 * i, np.uint8)
-        Image.fromarray(picture).save(folder / "images" / f"{breed}_{i}.jpg")
-        mask = np.full(picture.shape[:2], 2, np.uint8)
-        mask[5:9], mask[9:12] = 1, 3
-        Image.fromarray(mask).save(folder / "annotations" / "trimaps" / f"{breed}_{i}.png")
-        lines["test" if i > 5 else "trainval"].append(f"{breed}_{i} {label} {label} {i}")
-    for part, rows in lines.items():
-        (folder / "annotations" / f"{part}.txt").write_text("\n".join(rows))
+    """Oxford-IIIT Pet of 6 and 2 pictures."""
+    small_data.write_pets(tmp_path / "pets", n=8, n_test=2)
     return tmp_path / "pets"
 
 
@@ -233,7 +189,7 @@ def test_a_task_that_the_targets_do_not_fit(cifar, pets):
 
 def test_sizes_that_differ_are_told_before_training(pets):
     with pytest.raises(
-        ConfigError, match=r"one size and equal channels, got \(20, 24, 3\), .*size"
+        ConfigError, match=r"one size and equal channels, got \(40, 44, 3\), .*size"
     ):
         TorchvisionDataset("OxfordIIITPet", pets)
 

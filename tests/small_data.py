@@ -1,4 +1,4 @@
-"""Small data sets in the form in which the experiments expect theirs, drawn from a seed."""
+"""Small data sets in the form that real ones have on disk, drawn from a seed."""
 
 import gzip
 import hashlib
@@ -93,7 +93,7 @@ def write_mnist(folder, n_train=150, n_test=4):
             (folder / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(content))
 
 
-def write_pets(folder, n=20):
+def write_pets(folder, n=20, n_test=4):
     """Write Oxford-IIIT Pet of two breeds, pictures of different sizes with masks of 1, 2 and 3."""
     folder = folder / "oxford-iiit-pet"
     (folder / "images").mkdir(parents=True)
@@ -107,6 +107,7 @@ def write_pets(folder, n=20):
         mask = np.full(picture.shape[:2], 2, np.uint8)
         mask[5:19], mask[19:22] = 1, 3
         Image.fromarray(mask).save(folder / "annotations" / "trimaps" / f"{breed}_{i}.png")
-        lines["test" if i >= n - 4 else "trainval"].append(f"{breed}_{i} {label} {species} {i}")
+        part = "test" if i >= n - n_test else "trainval"
+        lines[part].append(f"{breed}_{i} {label} {species} {i}")
     for part, rows in lines.items():
         (folder / "annotations" / f"{part}.txt").write_text("\n".join(rows))
