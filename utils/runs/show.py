@@ -98,7 +98,7 @@ def format_seconds(seconds: float) -> str:
 
     Example:
         >>> format_seconds(5025)
-        '1 h 23 min'
+        '1 h 24 min'
     """
     if seconds < 60:
         return f"{seconds:.3g} s"
