@@ -93,6 +93,18 @@ def test_a_table(tmp_path):
     assert found(3.5)["samples"] == 3 and found(3.5)["of"] == "info, names"
 
 
+def test_a_large_table_is_read_in_parts(monkeypatch):
+    pd = pytest.importorskip("pandas")
+    monkeypatch.setattr("utils.data.fingerprint._NUM_ROWS", 10)
+    dataset = Odd()
+
+    def found(values):
+        dataset.table = pd.DataFrame({"a": values})
+        return fingerprint(dataset)["hash"]
+
+    assert len({found(range(100)), found(range(1, 101)), found(range(99))}) == 3
+
+
 def test_inputs_alone_and_digits(tmp_path):
     assert fingerprint(InputFolder(write_pairs(tmp_path) / "x"))["of"] == "files"
     digits = [fingerprint(Digits(subset)) for subset in ("train", "train", "val")]
@@ -120,9 +132,12 @@ class Stream(IterableDataset):
         return iter(())
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_what_tells_nothing_has_no_hash():
+    odd = Odd()
+    odd.nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    assert fingerprint(odd) == {"samples": 7, "of": None, "hash": None}
     assert fingerprint(Nothing()) == {"samples": 7, "of": None, "hash": None}
-    assert fingerprint(Odd()) == {"samples": 7, "of": None, "hash": None}
     assert fingerprint(Stream()) == {"samples": None, "of": None, "hash": None}
 
 
@@ -140,6 +155,13 @@ def test_of_many_files_few_are_asked_for(tmp_path, monkeypatch):
     found = fingerprint(Many(3 * NUM_SIZES // 2, tmp_path))
     assert len(asked) <= NUM_SIZES and {Path(path).parent.name for path in asked} == {"x", "y"}
     assert found["samples"] == 3 * NUM_SIZES // 2
+
+
+def test_tensors_that_are_views():
+    x = torch.tensor([[1 + 2j, 3 - 1j], [0j, 1j]])
+    found = [fingerprint(Arrays(part, x.real))["hash"] for part in (x, x.conj(), x.conj().clone())]
+    assert found[0] != found[1] == found[2]
+    assert fingerprint(Arrays(x, x.mT))["hash"] != found[0]
 
 
 def test_a_large_array_is_read_in_parts(monkeypatch):
