@@ -56,6 +56,7 @@ SMALL = {
 }
 # lines (as "page: line", by their beginning) that are read and do not run here: why
 READ = {
+    "docs/experiments.rst: python train": "CIFAR-10 in folders: test_experiments trains it small",
     "docs/prediction.rst: python": "test_prediction.py runs them, with weights that suit each",
     "docs/zoo.rst: python predict": "networks of timm and the like: test_models/test_zoo.py",
     r".*: python hyperparameter\.py": "a process for each trial: test_training/test_search.py",
