@@ -31,6 +31,9 @@ MarginKind = Literal["arcface", "cosface", "sphereface"]
 Mining = Literal["hard", "semihard", "all"]
 Distance = Literal["cosine", "euclidean"]
 
+# margin and scale of each kind
+_PAPERS = {"arcface": (0.5, 64.0), "cosface": (0.35, 64.0), "sphereface": (4, 1.0)}
+
 
 class MarginLoss(nn.Module):
     """Softmax over the cosines to a direction for each identity, the true one made harder.
@@ -69,10 +72,10 @@ class MarginLoss(nn.Module):
         scale: float | None = None,
     ) -> None:
         super().__init__()
-        defaults = {"arcface": (0.5, 64.0), "cosface": (0.35, 64.0), "sphereface": (4, 1.0)}
         problems = [_problem_of("kind", kind, get_args(MarginKind))]
-        margin = defaults.get(kind, (1, 1.0))[0] if margin is None else margin
-        scale = defaults.get(kind, (1, 1.0))[1] if scale is None else scale
+        papers = _PAPERS.get(kind, (1, 1.0))
+        margin = papers[0] if margin is None else margin
+        scale = papers[1] if scale is None else scale
         for name, value in (("embedding_size", embedding_size), ("num_classes", num_classes)):
             problems.append("" if value >= 1 else f"{name}: expected at least 1, got {value}.")
         problems.append("" if scale > 0 else f"scale: expected a number above 0, got {scale}.")
@@ -146,7 +149,7 @@ class TripletLoss(nn.Module):
         margin: above 0, in the unit of the distance.
         mining: "hard": of each sample its farthest partner and the nearest other; "semihard": all
             in which the other is farther than the partner, by less than the margin; "all": all that
-            there are. Memory of the last two grows with N^3, some GiB from a batch of 512 on.
+            there are. Time and memory of the last two grow with N^3: up to 1 GiB for 512 samples.
         distance: "cosine", one minus the cosine, in [0, 2]; or "euclidean", of the embeddings as
             they are.
 

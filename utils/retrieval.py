@@ -74,7 +74,7 @@ def mean_average_precision(pred: Tensor, target: Any, distance: Distance = "cosi
 
     which is scikit-learn's `average_precision_score` where no two are equally near. Source: Zheng
     et al., "Scalable Person Re-identification: A Benchmark" (Market-1501), 2015. Their code takes
-    the mean of two neighbouring precisions at each rank, and is a little lower.
+    the mean of two neighbouring precisions at each rank, which differs a little.
 
     Args:
         pred: see `recall_at_k`.

@@ -21,19 +21,19 @@ from tests.test_training.test_metric_learning import MARGIN
 from training.pytorch_training import train as train_config_of
 from utils.metrics import Metrics
 
-CONFIG, LOSSES, METRICS, NEAREST, PREDICTION = read_blocks("metric_learning.rst", "python")
+CONFIG, LOSSES, METRICS, CIFAR, NEAREST, PREDICTION = read_blocks("metric_learning.rst", "python")
 (LAYOUT,) = read_blocks("metric_learning.rst", "text")
 SMALL = ["NUM_THREADS=1", "PROGRESS=False", "DEVICE=cpu"]
 
 
-def write_faces(folder):
+def write_faces(folder, size=(40, 32)):
     """Make the folders of the page: identities to learn from, others to search."""
     draw = np.random.default_rng(0)
     for part, names in (("train", "abc"), ("base", "xy"), ("val", "xy")):
         for name in names:
             (folder / part / name).mkdir(parents=True)
             for i in range(1, 5):
-                pixels = draw.integers(0, 100, (40, 32, 3)) + ord(name) % 5 * 30
+                pixels = draw.integers(0, 100, (*size, 3)) + ord(name) % 5 * 30
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / part / name / f"{i}.jpg")
 
 
@@ -60,6 +60,18 @@ def test_the_config_trains_and_its_weights_predict(tmp_path, monkeypatch):
     found = read_rows({"paths": {"samples": tmp_path / "out" / "samples.csv"}})
     assert [line["target"] for line in found] == ["3"] * 4 + ["4"] * 4 + ["3"] * 4 + ["4"] * 4
     assert np.load(tmp_path / "out" / f"{found[0]['output']}").shape == (64,)
+
+
+def test_the_config_for_cifar_trains(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    write_faces(tmp_path / "cifar", (32, 32))
+    CONFIG.write(tmp_path / "first_of_the_page.py")
+    config = CIFAR.replace("experiments.mine", "first_of_the_page").write(tmp_path / "cifar.py")
+    places = [f"{name}={tmp_path}" for name in ("LOG_DIR", "WEIGHT_DIR", "DATA_DIR")]
+    small = ["EPOCHS=1", "MODEL_CONFIG.bulk_ch=2"]
+    assert train.main([str(config), *small, *SMALL, *places]) == 0
+    (config,) = tmp_path.glob("*/config.yaml")
+    assert "kind: cosface" in config.read_text(encoding="utf-8")
 
 
 def test_the_losses_train(tmp_path):
