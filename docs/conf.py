@@ -21,7 +21,7 @@ autodoc_preserve_defaults = True  # as they are written: no folders of this mach
 autodoc_member_order = "bysource"
 html_theme = "furo"
 # 100 columns of code fit beside the contents
-html_theme_options = {"light_css_variables": {"code-font-size": "var(--font-size--small--2)"}}
+html_theme_options = {"light_css_variables": {"code-font-size": "var(--font-size--small--3)"}}
 html_show_copyright = False
 html_title = f"{project} {release}"
 exclude_patterns = ["_build", "_generated"]
@@ -38,14 +38,14 @@ def write_config_table(app: Sphinx) -> None:
     """Write the table of config keys from the code, for config.rst to include."""
     from config.keys import KEYS, REQUIRED
 
-    lines = [".. list-table::", "   :header-rows: 1", "   :widths: 24 34 42", ""]
-    lines += ["   * - Key", "     - Accepts; default", "     - Meaning"]
+    lines = [".. list-table::", "   :header-rows: 1", "   :widths: 24 42 34", ""]
+    lines += ["   * - Key", "     - Meaning", "     - Accepts; default"]
     for key in KEYS.values():
         default = "must be given" if key.name in REQUIRED else f"``{key.default!r}``"
         lines += [
             f"   * - ``{key.name}``",
-            f"     - {escape(key.kind.rule)}; {default}",
             f"     - {escape(key.meaning)}",
+            f"     - {escape(key.kind.rule)}; {default}",
         ]
     path = DOCS / "_generated" / "config_table.rst"
     path.parent.mkdir(exist_ok=True)
