@@ -23,6 +23,7 @@ from tests.test_utils.test_notify.servers import (
     isolate,
     mail_server,
     mails_of,
+    pictures_of,
     text_of,
 )
 from training.callbacks import Callback, Notify
@@ -103,7 +104,7 @@ def test_one_mail_for_each_end(routine, way, tmp_path, outbox):
         text = r"best val_loss \d\.\d+ in epoch [12]"
     assert re.fullmatch(rf"\[plumbline\] \S+_test {status}: {text}", mail["Subject"])
     assert mail["To"] == ADDRESS and mail["Bcc"] is None
-    (picture,) = mail.iter_attachments()
+    (picture,) = pictures_of(mail)
     assert picture.get_content() == b"picture"
     assert ("The last lines of train.log" in text_of(mail)) == (way == "failed")
 
@@ -215,7 +216,7 @@ def test_a_fault_in_the_mail_itself(name, tmp_path, outbox, monkeypatch):
 
     if name == "draw":  # the mail goes without it
         train("pytorch", tmp_path, CALLBACKS=[functools.partial(Notify, ADDRESS, draw=fail)])
-        assert not list(mails_of(outbox)[0].iter_attachments())
+        assert not pictures_of(mails_of(outbox)[0])
         assert "no picture in the mail: ZeroDivisionError: a bug" in log_of(tmp_path)
     else:
         monkeypatch.setattr(f"training.callbacks.notify.{name}", fail)
@@ -375,7 +376,7 @@ def test_a_stall_after_the_last_epoch():
 def test_a_mail_with_the_real_picture(tmp_path, outbox):
     pytest.importorskip("matplotlib")
     train("pytorch", tmp_path, CALLBACKS=[functools.partial(Notify, ADDRESS)])
-    (picture,) = mails_of(outbox)[0].iter_attachments()
+    (picture,) = pictures_of(mails_of(outbox)[0])
     assert picture.get_content_type() == "image/png" and picture.get_content()[1:4] == b"PNG"
 
 
@@ -394,5 +395,5 @@ def test_nothing_is_drawn_without_an_epoch(tmp_path, outbox):
         callbacks = [functools.partial(Notify, ADDRESS, draw=lambda *_: b"picture")]
         train("pytorch", tmp_path, MODEL=Broken, CALLBACKS=callbacks)
     (mail,) = mails_of(outbox)
-    assert not list(mail.iter_attachments()) and "predict" not in text_of(mail)
+    assert not pictures_of(mail) and "predict" not in text_of(mail)
     assert mail["Subject"].endswith("failed: RuntimeError: broken")

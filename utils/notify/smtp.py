@@ -1,6 +1,7 @@
 """Mails by SMTP, or into a folder. The settings: .env.example."""
 
 import email.policy
+import html
 import os
 import smtplib
 import socket
@@ -22,6 +23,9 @@ from utils.path import create_dirs, write_atomic
 
 _MAX_SUBJECT, _MAX_REASON = 200, 300  # letters
 _PAUSE = 0.1  # of the deadline, between two attempts
+# most programs show plain text in letters of any width, in which no table stands
+_PAGE = '<pre style="font: 13px/1.5 monospace; white-space: pre-wrap">{}</pre>{}\n'
+_PICTURE = '<p><img src="cid:{}" alt="learning curves" style="max-width: 100%"></p>'
 # SMTP takes 998; where Python folds a subject at 78, a space may be lost or added
 _FORM = email.policy.SMTP.clone(max_line_length=900)
 
@@ -110,10 +114,14 @@ def _make_mail(
     mail["Date"] = localtime()
     mail["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])  # else it asks the DNS
     mail["Auto-Submitted"] = "auto-generated"  # keeps absence notes from answering
-    mail.set_content(clean(text))
+    text, cid = clean(text), make_msgid(domain="curves")
+    shown = "" if picture is None else _PICTURE.format(cid[1:-1])
+    mail.set_content(text)
+    mail.add_alternative(_PAGE.format(html.escape(text), shown), subtype="html")
     if picture is not None:
-        mail.add_attachment(
-            picture, maintype="image", subtype="png", filename="curves.png", disposition="inline"
+        page = mail.get_body(("html",))
+        page.add_related(
+            picture, "image", "png", cid=cid, filename="curves.png", disposition="inline"
         )
     return mail
 

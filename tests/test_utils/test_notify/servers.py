@@ -6,6 +6,7 @@ import email
 import email.policy
 import functools
 import ipaddress
+import re
 import socket
 import ssl
 import threading
@@ -55,9 +56,24 @@ def read_mail(data: bytes) -> EmailMessage:
 
 def text_of(mail: EmailMessage) -> str:
     """Return the text of a mail with plain line ends."""
-    part = mail.get_body()
+    part = mail.get_body(("plain",))
     assert part is not None
     return part.get_content().replace("\r\n", "\n")
+
+
+def page_of(mail: EmailMessage) -> str:
+    """Return the HTML of a mail."""
+    part = mail.get_body(("html",))
+    assert part is not None
+    return part.get_content().replace("\r\n", "\n")
+
+
+def pictures_of(mail: EmailMessage) -> list[EmailMessage]:
+    """Return the pictures of a mail, all of which its HTML must show."""
+    pictures = [part for part in mail.walk() if part.get_content_maintype() == "image"]
+    shown = [f"<{name}>" for name in re.findall(r'src="cid:([^"]+)"', page_of(mail))]
+    assert [picture["Content-ID"] for picture in pictures] == shown
+    return pictures
 
 
 # ------------------------------------------------------------------------------ a real server

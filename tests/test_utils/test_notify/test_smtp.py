@@ -1,5 +1,6 @@
 import dataclasses
 import email.policy
+import html
 import re
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from tests.test_utils.test_notify.servers import (
     isolate,
     mail_server,
     mails_of,
+    page_of,
+    pictures_of,
     text_of,
 )
 from utils.notify import smtp, tell
@@ -62,7 +65,7 @@ def test_a_mail_by_starttls_and_login(tmp_path, env, caplog):
     assert (mail["Cc"], mail["Subject"]) == ("c@x.org, a@x.org", "L\u00e4uft")
     assert mail["Message-ID"].endswith("@x.org>") and mail["Date"].datetime.tzinfo is not None
     assert text_of(mail) == text
-    (picture,) = mail.iter_attachments()
+    (picture,) = pictures_of(mail)
     assert (picture.get_content_type(), picture.get_content()) == ("image/png", PNG)
     assert picture.get_content_disposition() == "inline"
     assert not warnings_of(caplog)
@@ -90,6 +93,15 @@ def test_a_plain_relay_without_login(env):
         assert server.gone.wait(10)
     assert server.heard[0].startswith("ehlo [127.0.0.1]") and server.heard[-1] == "QUIT"
     assert server.count("MAIL") == 1 and not server.count("AUTH") and not server.count("STARTTLS")
+
+
+def test_the_page_of_a_mail_shows_the_text_as_it_is(outbox):
+    text = "a  <b>1 & 2</b>\nlr     {} 3e-4"
+    assert SMTPNotifier("a@x.org").notify(text, "s")
+    (mail,) = mails_of(outbox)
+    (shown,) = re.findall(r"<pre [^>]*>(.*)</pre>", page_of(mail), re.DOTALL)
+    assert html.unescape(shown).strip() == text and "<b>" not in shown
+    assert text_of(mail).strip() == text
 
 
 def test_a_list_of_keys_without_a_subject_line_is_no_header(outbox):
@@ -122,7 +134,7 @@ def test_no_line_end_adds_a_header(line_end, outbox):
     (path,) = outbox.iterdir()
     (mail,) = mails_of(outbox)
     names = {"From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "MIME-Version"}
-    names |= {"Content-Type", "Content-Transfer-Encoding"}
+    names |= {"Content-Type"}
     assert set(mail.keys()) == names and not mail.defects
     assert re.fullmatch(
         r"\[plumbline\] name\W+Bcc: c@x.org\W+X-More: \u00f6\W+<body>", mail["Subject"]
