@@ -1,9 +1,16 @@
-"""Fails the tests of a page that leave one of its blocks out; see blocks.py."""
+"""Fails the tests of a page that leave one of its blocks out; see blocks.py.
 
+Keeps the modules of the pages apart, too: many of them are called experiments/mine.py.
+"""
+
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import experiments
+from config.config import ROOT_PATH
 from tests.test_docs.blocks import PAGES, USED, read_blocks
 
 NOT_PASSED: set[str] = set()  # modules with a test that failed or was skipped
@@ -12,6 +19,24 @@ NOT_PASSED: set[str] = set()  # modules with a test that failed or was skipped
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if not report.passed:
         NOT_PASSED.add(report.nodeid.partition("::")[0])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _configs_of_other_pages_are_forgotten() -> Iterator[None]:
+    forget_configs()
+    yield
+    forget_configs()
+
+
+def forget_configs() -> None:
+    """Take the configs that readers have in experiments/ out of what is imported."""
+    known = {name: sys.modules[name] for name in sys.modules if name.startswith("experiments.")}
+    parts = {f"experiments.{name}": part for name, part in vars(experiments).items()}
+    for name, module in (parts | known).items():
+        file = getattr(module, "__file__", None)  # nothing but a module has one
+        if file is not None and not Path(file).is_relative_to(ROOT_PATH):
+            sys.modules.pop(name, None)
+            vars(experiments).pop(name.removeprefix("experiments."), None)
 
 
 @pytest.fixture(scope="module", autouse=True)
