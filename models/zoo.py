@@ -289,7 +289,8 @@ def _load(model: nn.Module, name: str, weights: Weights, head: str) -> None:
     Raises:
         ValueError: there are no such weights, or they are of another network.
     """
-    from models.load import load_state  # it knows this module by models.MODELS
+    # models.MODELS, which it reads, names this module
+    from models.load import load_state  # pylint: disable=cyclic-import
 
     where, state = _read(name, weights)
     own = model.state_dict()

@@ -17,6 +17,7 @@ class Callback:
     training does not depend on the global streams. An exception ends the run.
     """
 
+    # pylint: disable-next=unused-argument; for those that derive from it
     def check(self, model: "nn.Module", config: Mapping[str, Any]) -> list[str]:
         """Return what keeps it from working with this model and config, a line for each problem.
 

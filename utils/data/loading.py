@@ -284,7 +284,7 @@ class Loader:
         """
         with random_states_kept():
             seed_all(mix(self.seed, epoch, number))
-            parts = self.transform(batch.x, batch.y)
+            parts = self.transform(batch.x, batch.y)  # pylint: disable=not-callable; or None
         if not _is_pair(parts):
             raise TypeError(
                 f"expected a function (x, y) -> (x, y), got one that returns {_kinds(parts)}."
