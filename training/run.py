@@ -677,11 +677,11 @@ class Run:
         Raises:
             ValueError: The state lacks a part of this run.
         """
-        # a checkpoint that is older than ON_BAD_SAMPLE knows of none
-        none_bad = {f"bad_samples.{part}": bad.state_dict() for part, bad in self._bad.items()}
-        self._loaded = none_bad | dict(state)
+        self._loaded = dict(state)
         for name, stateful in self._state.items():
-            self._restore(name, stateful)
+            # a checkpoint that is older than ON_BAD_SAMPLE knows of none
+            if name in self._loaded or not name.startswith("bad_samples."):
+                self._restore(name, stateful)
         self.optimizer.zero_grad()
 
     def _restore(self, name: str, stateful: Any) -> None:
